@@ -1,0 +1,27 @@
+"""The abstract network. It is an ``nn.Module``, so importing this module imports torch."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+
+class Backbone(nn.Module, ABC):
+    """One network for all levels.
+
+    A subclass may add ``prepare(process, images, prediction)``, called once before training with the training split
+    (uint8, N x H x W x C). A network without parameters is not trained. Raise ValueError, in one sentence, for a
+    ladder that the network cannot take.
+    """
+
+    def __init__(self, ladder: Sequence[int], channels: int) -> None:
+        super().__init__()
+        self.ladder = tuple(ladder)
+        self.channels = channels
+
+    @abstractmethod
+    def forward(self, x: torch.Tensor, t: torch.Tensor, level: int) -> torch.Tensor:
+        """Map x [B, C, n_l, n_l] and t [B] in (0, 1] on the grid of ``level`` to a tensor of x's shape."""

@@ -1,0 +1,78 @@
+"""Single-step samplers: ancestral and ddim."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+
+from dvbench.api import Denoise, Noise, Sampler
+from dvbench.process import Coefficient, Move, Process
+
+
+class OneStep(Sampler):
+    """Walks from T to 0 with one network call a step, jumping at turning points. A subclass says how to step."""
+
+    def sample(self, denoise: Denoise, process: Process, noise: Noise, steps: int) -> torch.Tensor:
+        """Return images [B, C, n_0, n_0] at level 0."""
+        x = noise(int(process.level(process.T)))
+        for move in process.walk(steps):
+            for level in move.jumps_from:
+                x = process.jump(x, level, noise(level - 1))
+            x = self.step(process, move, x, denoise(x, move.t, move.level), noise)
+        return x
+
+    @abstractmethod
+    def step(self, process: Process, move: Move, x: torch.Tensor, x0: torch.Tensor, noise: Noise) -> torch.Tensor:
+        """Return x_s from x_t and the estimate of x_0, all on the grid of ``move.level``."""
+
+
+class Ancestral(OneStep):
+    """Draws x_s from q(x_s | x_t, x^_0), the posterior with the estimate in place of x_0 (Ho et al. 2020, alg. 2)."""
+
+    def step(self, process: Process, move: Move, x: torch.Tensor, x0: torch.Tensor, noise: Noise) -> torch.Tensor:
+        """Return a draw from the posterior; the last step's variance is zero."""
+        posterior = process.posterior(x, x0, move.t, move.s)
+        if move.s == 0:
+            return posterior.mean
+        spread = [root(variance) for variance in posterior.variance]
+        return posterior.mean + process.combine([(noise(move.level), spread)], move.level)
+
+
+class Ddim(OneStep):
+    """Keeps the marginals and draws no more noise than ``eta`` asks (Song et al. 2021, equation 12).
+
+    Per component x_s = lambda[s] x^ + sqrt(sigma[s]^2 - eta^2 var) eps^ + eta sqrt(var) z, var the posterior's variance
+    and eps^ = (x_t - lambda[t] x^) / sigma[t]. ``eta`` from 0 (no noise) to 1 (as much as ancestral).
+    """
+
+    def __init__(self, eta: float = 0.0) -> None:
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta must lie between 0 and 1, not at {eta:g}")
+        self.eta = eta
+
+    def step(self, process: Process, move: Move, x: torch.Tensor, x0: torch.Tensor, noise: Noise) -> torch.Tensor:
+        """Return x_s; noise is drawn only where eta is above 0."""
+        level = move.level
+        sigma_t, sigma_s = float(process.sigma[move.t]), float(process.sigma[move.s])
+        from_state, from_data, spread = [], [], []
+        for gain_t, gain_s, (_, s2) in zip(
+            process.gains[level:, move.t],
+            process.gains[level:, move.s],
+            process.transition(move.t, move.s, level, x),
+            strict=True,
+        ):
+            variance = self.eta**2 * float(s2) * sigma_s**2 / sigma_t**2
+            along = max(sigma_s**2 - variance, 0.0) ** 0.5 / sigma_t
+            from_state.append(along)
+            from_data.append(float(gain_s) - along * float(gain_t))
+            spread.append(variance**0.5)
+        terms = [(x, from_state), (x0, from_data)]
+        if any(spread):
+            terms.append((noise(level), spread))
+        return process.combine(terms, level)
+
+
+def root(variance: Coefficient) -> Coefficient:
+    """Return the square root of a float or a tensor."""
+    return variance**0.5

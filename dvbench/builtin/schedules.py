@@ -1,0 +1,72 @@
+"""Schedules that preserve variance: sigma^2 = 1 - lambda_K^2, with turning points and attenuation."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from dvbench.api import Schedule
+
+
+class VariancePreserving(Schedule):
+    """Component K fades as in DDPM; component i < K fades further, to ``attenuation`` times that at T_{i+1}.
+
+    ``turns`` are the turning points as fractions of T, rising; 1 never drops. ``attenuation`` lies in (0, 1]: the
+    path is gain_i = gain_K attenuation^(t / T_{i+1}). The paper (Zhang et al. 2023, section 3.2) asks that a
+    component has faded where it is dropped and leaves the path open.
+    """
+
+    def __init__(
+        self, ladder: Sequence[int], steps: int, turns: tuple[float, ...] = (), attenuation: float = 0.3
+    ) -> None:
+        super().__init__(ladder, steps)
+        drops = len(self.ladder) - 1
+        if len(turns) != drops:
+            raise ValueError(
+                f"{len(turns)} turning points do not suit the ladder {','.join(map(str, self.ladder))}: give {drops}, "
+                "one for each drop"
+            )
+        if not 0 < attenuation <= 1:
+            raise ValueError(f"attenuation must lie above 0 and at most at 1, not at {attenuation:g}")
+        self.turns = tuple(round(turn * steps) for turn in turns)
+        for earlier, later in zip((0, *self.turns), self.turns, strict=False):
+            if not (earlier < later <= steps or earlier == later == steps):
+                raise ValueError(
+                    f"turning points must rise from above 0 to at most 1 (in steps of 1/{steps}), and "
+                    f"{','.join(f'{turn:g}' for turn in turns)} does not"
+                )
+        cumulative = np.cumprod(1.0 - self.betas(steps))
+        kept = np.sqrt(np.concatenate([[1.0], cumulative]))
+        fade = [attenuation ** (np.arange(steps + 1) / turn) for turn in self.turns]
+        self.gains = np.stack([kept * path for path in fade] + [kept])
+        self.sigma = np.sqrt(np.concatenate([[0.0], 1.0 - cumulative]))
+
+    @abstractmethod
+    def betas(self, steps: int) -> npt.NDArray[np.float64]:
+        """Return beta_1..beta_T of DDPM: 1 - beta_t is the squared factor by which step t shrinks the signal."""
+
+
+class Linear(VariancePreserving):
+    """Betas from 1e-4 to 0.02 over 1000 steps (Ho et al. 2020, section 4), scaled by 1000 / T for T steps."""
+
+    def betas(self, steps: int) -> npt.NDArray[np.float64]:
+        """Return T betas; refuse a T so small that the last would reach 1."""
+        scale = 1000 / steps
+        if 0.02 * scale >= 1:
+            raise ValueError(f"{steps} steps would make the last beta {0.02 * scale:g}, which must stay below 1: take 21 or more")
+        return np.linspace(1e-4 * scale, 0.02 * scale, steps)
+
+
+class Cosine(VariancePreserving):
+    """The cumulative signal falls as a squared cosine (Nichol and Dhariwal 2021, equation 17), betas at most 0.999."""
+
+    def betas(self, steps: int) -> npt.NDArray[np.float64]:
+        """Return T betas."""
+        offset = 0.008
+        angle = (np.arange(steps + 1) / steps + offset) / (1 + offset) * math.pi / 2
+        cumulative = np.cos(angle) ** 2
+        return np.minimum(1 - cumulative[1:] / cumulative[:-1], 0.999)

@@ -1,0 +1,180 @@
+"""A residual U-Net that each level enters and leaves at the stage of its own resolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from dvbench.backbone import Backbone
+
+
+class UNet(Backbone):
+    """DDPM's U-Net (Ho et al. 2020, appendix B), with one set of weights for all levels.
+
+    Stage j works at side n_0 / 2^j with ``width`` x ``multipliers``[j] channels, ``blocks`` residual blocks on the way
+    down and one more on the way up, and attention in the stages whose sides are in ``attention`` as well as in the
+    middle. Level l enters at the innermost stage whose side is at least n_l through a convolution of its own, leaves
+    there through a head of its own, and so runs only the inner stages. With more than one level an embedding of the
+    level is added to that of the time.
+    """
+
+    def __init__(
+        self,
+        ladder: Sequence[int],
+        channels: int,
+        width: int = 32,
+        multipliers: tuple[int, ...] = (1, 2, 2),
+        blocks: int = 1,
+        attention: tuple[int, ...] = (8,),
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(ladder, channels)
+        if width < 1 or blocks < 1 or not multipliers or min(multipliers) < 1 or not 0 <= dropout < 1:
+            raise ValueError("width, multipliers and blocks must be at least 1, and dropout from 0 to below 1")
+        self.width = width
+        self.entry = entries(self.ladder, len(multipliers))
+        widths = [width * multiplier for multiplier in multipliers]
+        sides = [self.ladder[0] / 2**stage for stage in range(len(widths))]
+        features = 4 * width
+        self.time = nn.Sequential(nn.Linear(width, features), nn.SiLU(), nn.Linear(features, features))
+        self.level = nn.Embedding(len(self.ladder), features) if len(self.ladder) > 1 else None
+        if self.level is not None:
+            nn.init.zeros_(self.level.weight)  # at first all levels are one
+        # What enters stage j has the channels that stage j - 1 hands down.
+        entering = [widths[0], *widths[:-1]]
+        self.enter = nn.ModuleList(nn.Conv2d(channels, entering[stage], 3, padding=1) for stage in self.entry)
+        self.leave = nn.ModuleList(Head(widths[stage], channels) for stage in self.entry)
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for stage, out in enumerate(widths):
+            attend = sides[stage] in attention
+            into = [entering[stage], *[out] * (blocks - 1)]
+            self.down.append(nn.ModuleList(Block(size, out, features, dropout, attend) for size in into))
+            inner = widths[min(stage + 1, len(widths) - 1)]
+            into = [size + skip for size, skip in zip([inner, *[out] * blocks], [*[out] * blocks, entering[stage]], strict=True)]
+            self.up.append(nn.ModuleList(Block(size, out, features, dropout, attend) for size in into))
+        self.shrink = nn.ModuleList(nn.Conv2d(size, size, 3, stride=2, padding=1) for size in widths[:-1])
+        self.grow = nn.ModuleList(nn.Conv2d(size, size, 3, padding=1) for size in widths[1:])
+        self.middle = nn.ModuleList(
+            [Block(widths[-1], widths[-1], features, dropout, attend) for attend in (True, False)]
+        )
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, level: int) -> torch.Tensor:
+        """Map x [B, C, n_l, n_l] and t [B] in (0, 1] to a tensor of x's shape."""
+        features = self.time(sinusoids(t, self.width))
+        if self.level is not None:
+            features = features + self.level.weight[level]
+        features = F.silu(features)
+        first = self.entry[level]
+        h = self.enter[level](x)
+        skips = []
+        for stage in range(first, len(self.down)):
+            if stage > first:
+                h = self.shrink[stage - 1](h)
+            skips.append(h)
+            for block in self.down[stage]:
+                h = block(h, features)
+                skips.append(h)
+        for block in self.middle:
+            h = block(h, features)
+        for stage in range(len(self.up) - 1, first - 1, -1):
+            for block in self.up[stage]:
+                h = block(torch.cat([h, skips.pop()], dim=1), features)
+            if stage > first:
+                h = self.grow[stage - 1](F.interpolate(h, scale_factor=2.0, mode="nearest"))
+        said: torch.Tensor = self.leave[level](h)
+        return said
+
+
+def entries(ladder: Sequence[int], stages: int) -> list[int]:
+    """Return the stage at which each level enters: the innermost whose side is at least the level's.
+
+    Raises ValueError for a side that the stages from there on cannot halve.
+    """
+    chosen = []
+    for side in ladder:
+        stage = max(stage for stage in range(stages) if ladder[0] / 2**stage >= side)
+        halvings = stages - 1 - stage
+        if side % 2**halvings:
+            raise ValueError(
+                f"its {stages} stages halve side {side} {halvings} times, and {side} is no multiple of "
+                f"{2**halvings}: choose other sides for --ladder or fewer --set backbone.multipliers"
+            )
+        chosen.append(stage)
+    return chosen
+
+
+def sinusoids(t: torch.Tensor, width: int) -> torch.Tensor:
+    """Embed t [B] in (0, 1] as sines and cosines of 1000 t [B, width] (Vaswani et al. 2017, section 3.5)."""
+    half = width // 2
+    rates = torch.exp(torch.arange(half, device=t.device) * (-math.log(10_000) / max(half - 1, 1)))
+    angles = 1000 * t.float()[:, None] * rates
+    return F.pad(torch.cat([angles.sin(), angles.cos()], dim=1), (0, width - 2 * half))
+
+
+def normal(channels: int) -> nn.GroupNorm:
+    """Return group norm with the largest number of groups up to 32 that leaves four channels or more in each."""
+    groups = max(g for g in range(1, 33) if channels % g == 0 and (channels // g >= 4 or g == 1))
+    return nn.GroupNorm(groups, channels, eps=1e-6)
+
+
+class Head(nn.Module):
+    """Norm, SiLU and a convolution that starts at zero: what the network says at one level."""
+
+    def __init__(self, width: int, channels: int) -> None:
+        super().__init__()
+        self.norm = normal(width)
+        self.conv = nn.Conv2d(width, channels, 3, padding=1)
+        nn.init.zeros_(self.conv.weight)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+
+    def forward(self, h: torch.Tensor) -> torch.Tensor:
+        """Map [B, width, n, n] to [B, C, n, n]."""
+        said: torch.Tensor = self.conv(F.silu(self.norm(h)))
+        return said
+
+
+class Block(nn.Module):
+    """Two convolutions about the time's features, a way past them, and attention where asked."""
+
+    def __init__(self, into: int, out: int, features: int, dropout: float, attend: bool) -> None:
+        super().__init__()
+        self.norm_in, self.norm_out = normal(into), normal(out)
+        self.conv_in = nn.Conv2d(into, out, 3, padding=1)
+        self.conv_out = nn.Conv2d(out, out, 3, padding=1)
+        self.features = nn.Linear(features, out)
+        self.dropout = dropout
+        self.past = nn.Conv2d(into, out, 1) if into != out else nn.Identity()
+        self.attend = Attention(out) if attend else nn.Identity()
+        nn.init.zeros_(self.conv_out.weight)
+        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
+        """Map [B, into, n, n] and the time's features [B, F] to [B, out, n, n]."""
+        h = self.conv_in(F.silu(self.norm_in(x))) + self.features(features)[:, :, None, None]
+        h = F.dropout(F.silu(self.norm_out(h)), self.dropout, self.training)
+        mixed: torch.Tensor = self.attend(self.past(x) + self.conv_out(h))
+        return mixed
+
+
+class Attention(nn.Module):
+    """Self-attention over positions with one head, as a residual that starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = normal(width)
+        self.qkv = nn.Conv2d(width, 3 * width, 1)
+        self.out = nn.Conv2d(width, width, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Map [B, width, n, n] to the same shape."""
+        batch, width, height, side = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(batch, 3, 1, width, height * side).transpose(-1, -2)
+        mixed = F.scaled_dot_product_attention(qkv[:, 0], qkv[:, 1], qkv[:, 2])
+        out: torch.Tensor = self.out(mixed.transpose(-1, -2).reshape(batch, width, height, side))
+        return x + out

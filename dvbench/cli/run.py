@@ -1,0 +1,112 @@
+"""``dvbench run``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dvbench.entry import configurations, overrides
+
+
+class Numbers(click.ParamType):
+    """Comma-separated numbers."""
+
+    def __init__(self, of: type[int] | type[float]) -> None:
+        self.of = of
+        self.name = "N,N,..."
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:
+        """Return the numbers in ``value``."""
+        if not isinstance(value, str):
+            return list(value)
+        try:
+            return [self.of(part) for part in value.split(",")]
+        except ValueError:
+            what = "whole numbers" if self.of is int else "numbers"
+            self.fail(f"{value!r} is no list of {what}: separate them by commas", param, ctx)
+
+
+def _settings(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
+    import yaml
+
+    settings = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise click.BadParameter(f"{text!r} is not KEY=VALUE, such as backbone.width=64")
+        try:
+            settings[key] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise click.BadParameter(f"the value in {text!r} is no valid YAML") from error
+    return settings
+
+
+@click.command()
+@click.argument("benchmark")
+@click.option("--basis", help="Decomposition basis; identity is DDPM.")
+@click.option("--schedule", help="Noise schedule.")
+@click.option("--backbone", help="Network.")
+@click.option("--sampler", help="Sampler.")
+@click.option("--detector", help="Feature network of the distances.")
+@click.option("--ladder", type=Numbers(int), help="Falling side lengths, such as 32,16,8.")
+@click.option("--turns", type=Numbers(float), help="Turning points as fractions of T, rising, such as 0.3,0.6.")
+@click.option("--attenuation", type=float, help="Gain, relative to the kept one, at which a component is dropped.")
+@click.option("--prediction", type=click.Choice(["eps", "v", "x0"]), help="What the network predicts.")
+@click.option("--sample-steps", type=int, metavar="N", help="Network calls an image.")
+@click.option("--samples", type=int, metavar="N", help="Images to draw.")
+@click.option("--seed", type=int, metavar="N", help="Seed of every random number.")
+@click.option("--train-images", type=int, metavar="N", help="Training budget in images.")
+@click.option("--train-seconds", type=float, metavar="S", help="Training budget in seconds.")
+@click.option("--microbatch", type=int, metavar="N", help="Most images in the network at a time while training.")
+@click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]))
+@click.option("--threads", type=int, metavar="N", help="CPU threads.")
+@click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]))
+@click.option("--data", metavar="PATH", help="Where the dataset's own files are: a directory or a zip.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", callback=_settings,
+              help="Any option of the configuration or of a plugin, such as backbone.width=64; may be repeated.")  # fmt: skip
+@click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
+              help="Directory for runs.")  # fmt: skip
+@click.option("--baseline", is_flag=True, help="Run DDPM too, with the same network, budget and seed.")
+@click.option("--dry-run", is_flag=True, help="Print the resolved configuration and stop.")
+@click.option("--fresh", is_flag=True, help="Start a new run even where this one is finished or under way.")
+@click.option("--json", "as_json", is_flag=True, help="Print each record as one line of JSON.")
+def run(
+    benchmark: str,
+    settings: dict[str, Any],
+    results: Path,
+    baseline: bool,
+    dry_run: bool,
+    fresh: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Train, sample and measure BENCHMARK: a name, or a YAML file's path.
+
+    A run that was interrupted goes on; a finished one is reported, not repeated. One whose training inputs equal a
+    finished run's takes that run's weights.
+    """
+    configs = configurations(benchmark, overrides(options, settings), baseline=baseline)
+    if dry_run:
+        _print_configurations([config.to_json() for config in configs], as_json=as_json)
+        return
+    from dvbench.bench import conduct
+    from dvbench.progress import Reporter
+
+    reporter = Reporter()
+    for config in configs:
+        directory, record = conduct(config, results, reporter, fresh=fresh)
+        if as_json:
+            click.echo(json.dumps(record.model_dump(mode="json")))
+        else:
+            measured = ", ".join(f"{m.name.upper()} ({m.detector}) {m.value:.4g}" for m in record.metrics)
+            click.echo(f"{record.run_id}: {measured}; pictures in {directory.picture}")
+
+
+def _print_configurations(configs: list[dict[str, Any]], *, as_json: bool) -> None:
+    import yaml
+
+    for config in configs:
+        click.echo(json.dumps(config) if as_json else f"---\n{yaml.safe_dump(config, sort_keys=False)}", nl=as_json)

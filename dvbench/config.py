@@ -1,0 +1,203 @@
+"""A benchmark file and the user's overrides become one frozen, validated Config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from dvbench.api import KINDS, Kind
+from dvbench.errors import UsageError, unknown
+from dvbench.registry import Registry
+
+
+class Section(BaseModel):
+    """A frozen section of the configuration that knows all its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Training(Section):
+    """How a network is trained. The budget is ``images`` or ``seconds`` of training, not both."""
+
+    images: int | None = Field(None, ge=1, description="training images to see")
+    seconds: float | None = Field(None, gt=0, description="seconds to train, checkpoints not counted")
+    batch: int = Field(64, ge=1, description="images a step")
+    microbatch: int | None = Field(None, ge=1, description="images that go through the network at a time, at most")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: int = Field(2000, ge=0, description="images over which the learning rate rises")
+    decay: Literal["cosine", "none"] = Field("cosine", description="how the learning rate falls over the budget")
+    clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema: float = Field(0.999, ge=0, lt=1, description="decay per step of the averaged weights, lower in the first steps")
+    min_snr: float | None = Field(5.0, gt=0, description="min-SNR-gamma weight of the loss; null weighs all alike")
+    checkpoint_seconds: float = Field(60.0, gt=0, description="seconds between checkpoints")
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Training:
+        if (self.images is None) == (self.seconds is None):
+            raise ValueError("give a training budget in images or in seconds, one of the two")
+        return self
+
+
+class Sampling(Section):
+    """How many images are drawn, and in how many steps and batches."""
+
+    steps: int = Field(ge=1, description="network calls an image")
+    samples: int = Field(ge=2, description="images to draw")
+    batch: int = Field(64, ge=1, description="images drawn at a time")
+
+
+class Config(Section):
+    """Everything that a run depends on. Each plugin section holds ``name`` and all of that plugin's options."""
+
+    benchmark: str
+    seed: int = Field(0, ge=0)
+    ladder: tuple[int, ...]
+    prediction: Literal["eps", "v", "x0"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    threads: int | None = Field(None, ge=1)
+    steps: int = Field(ge=1, description="T, the steps of the process")
+    basis: dict[str, Any]
+    schedule: dict[str, Any]
+    backbone: dict[str, Any]
+    sampler: dict[str, Any]
+    dataset: dict[str, Any]
+    detector: dict[str, Any]
+    training: Training
+    sampling: Sampling
+
+    def plugin(self, kind: Kind) -> tuple[str, dict[str, Any]]:
+        """Return the name and the options of the plugin chosen for ``kind``."""
+        section = dict(getattr(self, kind))
+        return section.pop("name"), section
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the whole resolved configuration in JSON's types."""
+        return self.model_dump(mode="json")
+
+
+def benchmark_directory() -> Path:
+    """Return where the benchmark files lie: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).parent
+    installed = package / "benchmarks"
+    return installed if installed.is_dir() else package.parent / "benchmarks"
+
+
+def read_benchmark(benchmark: str) -> dict[str, Any]:
+    """Read a benchmark by its name or its YAML file's path. Raises UsageError for an unknown or a broken one."""
+    path = Path(benchmark)
+    if path.suffix not in {".yaml", ".yml"}:
+        known = {file.stem: file for file in benchmark_directory().glob("*.yaml")}
+        if benchmark not in known:
+            raise unknown("benchmark", benchmark, known, "(a YAML file's path works too)")
+        path = known[benchmark]
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"the benchmark file {path} cannot be read: {error.strerror}; check its path") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"the benchmark file {path} is no valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"the benchmark file {path} must hold keys and values; see the benchmarks that come with dvbench")
+    return {"benchmark": path.stem, **content}
+
+
+def resolve(benchmark: str, overrides: Mapping[str, Any], registry: Registry) -> Config:
+    """Merge ``overrides`` (dotted keys, "backbone.width") into a benchmark and check the whole.
+
+    A plugin's own options are checked against its constructor; every default becomes a value of the Config.
+    """
+    content = read_benchmark(benchmark)
+    for kind in KINDS:
+        if f"{kind}.name" in overrides:
+            _choose(content, kind, str(overrides[f"{kind}.name"]), registry)
+    for key, value in overrides.items():
+        if not key.endswith(".name"):
+            _put(content, key, value)
+    if "ladder" in content and "basis" in content:
+        _fit_ladder(content, registry, asked=set(overrides))
+    for kind in KINDS:
+        if kind in content:
+            options = dict(content[kind])
+            name = str(options.pop("name"))
+            content[kind] = {"name": name, **registry.validate(kind, name, options)}
+    try:
+        return Config(**content)
+    except ValidationError as error:
+        raise _sentence(error) from error
+
+
+def baseline_of(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the overrides of the DDPM baseline of a run: the same but for the basis, and so without levels."""
+    of_levels = {"basis.name", "schedule.turns", "schedule.attenuation"}
+    kept = {key: value for key, value in overrides.items() if key not in of_levels and not key.startswith("basis.")}
+    return {**kept, "basis.name": "identity"}
+
+
+def _choose(content: dict[str, Any], kind: Kind, name: str, registry: Registry) -> None:
+    """Put another plugin into a section; of the section's options those stay that the new one has too."""
+    held = dict(content.get(kind, {}))
+    if held.get("name") != name:
+        known = registry.options(kind, name)
+        held = {key: value for key, value in held.items() if key in known}
+    content[kind] = {**held, "name": name}
+
+
+def _put(content: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; which keys there are is checked with the whole."""
+    section, dot, option = key.partition(".")
+    if not dot:
+        content[section] = value
+        return
+    held = content.get(section, {})
+    if not isinstance(held, dict) or section not in {*KINDS, "training", "sampling"}:
+        raise unknown("section", section, {*KINDS, "training", "sampling"})
+    held = {**held, option: value}
+    # A budget replaces the other kind of budget: it is one choice.
+    if section == "training" and option in {"images", "seconds"}:
+        held.pop({"images": "seconds", "seconds": "images"}[option], None)
+    content[section] = held
+
+
+def _fit_ladder(content: dict[str, Any], registry: Registry, asked: set[str]) -> None:
+    """Check that the ladder falls and cut it to what the basis uses, with the options that speak of its levels.
+
+    A basis without levels has no turning points and nothing to attenuate, so what the benchmark says of them must not
+    tell two equal baselines apart.
+    """
+    ladder = content["ladder"]
+    if not isinstance(ladder, list | tuple) or not ladder or not all(type(n) is int and n > 0 for n in ladder):
+        raise UsageError(f"the ladder must be falling side lengths such as 32,16,8, not {ladder!r}")
+    if any(finer <= coarser for finer, coarser in zip(ladder, ladder[1:], strict=False)):
+        raise UsageError(f"the ladder {','.join(map(str, ladder))} does not fall: each side must be smaller than the last")
+    name = str(content["basis"].get("name", ""))
+    usable = registry.load("basis", name).usable(ladder)
+    if len(usable) < len(ladder) and "schedule" in content:
+        for option in ("schedule.turns", "schedule.attenuation"):
+            if option in asked:
+                raise UsageError(f"basis {name} has no levels, so {option.partition('.')[2]} says nothing: leave it out")
+        schedule = dict(content["schedule"])
+        known = registry.options("schedule", str(schedule.get("name", "")))
+        levels = {"turns": list(schedule.get("turns", []))[: len(usable) - 1]}
+        if len(usable) == 1:
+            levels["attenuation"] = 1.0
+        content["schedule"] = {**schedule, **{key: value for key, value in levels.items() if key in known}}
+    content["ladder"] = list(usable)
+
+
+def _sentence(error: ValidationError) -> UsageError:
+    """Make one sentence of pydantic's first complaint; an unknown key gets the nearest known one."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        section, dot, option = where.rpartition(".")
+        model = {"": Config, "training": Training, "sampling": Sampling}[section]
+        return unknown(f"option of {section}" if dot else "option", option, model.model_fields)
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if first["type"] in {"missing", "value_error"} else f", not {first['input']!r}"
+    return UsageError(f"{where}: {message[0].lower()}{message[1:]}{given}" if where else message)

@@ -1,0 +1,91 @@
+"""What the commands do, from Python: ``dvbench.run`` and ``dvbench.compare``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dvbench.errors import unknown
+
+if TYPE_CHECKING:
+    from dvbench.config import Config
+    from dvbench.progress import Reporter
+    from dvbench.record import Record
+    from dvbench.report.compare import Comparison
+
+# What each option of `dvbench run` says of the configuration, as a dotted key.
+OPTIONS = {
+    "basis": "basis.name",
+    "schedule": "schedule.name",
+    "backbone": "backbone.name",
+    "sampler": "sampler.name",
+    "detector": "detector.name",
+    "ladder": "ladder",
+    "turns": "schedule.turns",
+    "attenuation": "schedule.attenuation",
+    "prediction": "prediction",
+    "sample_steps": "sampling.steps",
+    "samples": "sampling.samples",
+    "seed": "seed",
+    "train_images": "training.images",
+    "train_seconds": "training.seconds",
+    "microbatch": "training.microbatch",
+    "device": "device",
+    "threads": "threads",
+    "precision": "precision",
+    "data": "dataset.data",
+}
+
+
+def overrides(options: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return the dotted keys that ``options`` (of ``dvbench run``; None: not given) and ``--set`` settings stand for."""
+    for name in options:
+        if name not in OPTIONS:
+            raise unknown("option of run", name, [*OPTIONS, "set", "results", "baseline", "fresh"])
+    given = {OPTIONS[name]: value for name, value in options.items() if value is not None}
+    return given | dict(settings or {})
+
+
+def configurations(benchmark: str, given: Mapping[str, Any], *, baseline: bool) -> list[Config]:
+    """Return what to run: the DDPM baseline first where it is asked for, then the run itself."""
+    from dvbench.bench import configure
+    from dvbench.config import baseline_of
+
+    asked = configure(benchmark, given)
+    if not baseline:
+        return [asked]
+    first = configure(benchmark, baseline_of(given))
+    return [asked] if first == asked else [first, asked]
+
+
+def run(
+    benchmark: str,
+    *,
+    results: str | Path = "results",
+    baseline: bool = False,
+    fresh: bool = False,
+    reporter: Reporter | None = None,
+    **options: Any,
+) -> Record:
+    """Do what ``dvbench run`` does and return the asked run's record.
+
+    ``options`` are the command's, with underscores: ``run("cats", basis="haar", train_seconds=60,
+    set={"backbone.width": 64})``. Raises dvbench.errors.UsageError for bad input.
+    """
+    from dvbench.bench import conduct
+    from dvbench.progress import Reporter
+
+    reporter = reporter or Reporter()
+    settings = options.pop("set", None)
+    record: Record
+    for config in configurations(benchmark, overrides(options, settings), baseline=baseline):
+        _, record = conduct(config, Path(results), reporter, fresh=fresh)
+    return record
+
+
+def compare(paths: Sequence[str | Path] | None = None, *, results: str | Path = "results") -> Comparison:
+    """Do what ``dvbench compare`` does: read the records of benchmarks, runs or directories and set them side by side."""
+    from dvbench.report.compare import compare as compare_records
+
+    return compare_records(paths, Path(results))

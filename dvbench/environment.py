@@ -1,0 +1,97 @@
+"""The machine: which device and precision a run uses, and what the record says of where it ran."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dvbench.errors import UsageError
+
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device called ``name``; "auto" is CUDA, else MPS, else the CPU."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, found in there.items() if found)
+    if not there[name]:
+        raise UsageError(f"there is no {name} device here: choose --device cpu or leave --device out")
+    return torch.device(name)
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """Return the precision called ``name``; "auto" is bf16 where the device computes in it natively, else fp32."""
+    if name == "auto":
+        native = {
+            "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
+            "cpu": lambda: bool(torch.cpu._is_avx512_bf16_supported()),  # noqa: SLF001 - torch offers no public question
+            "mps": lambda: False,
+        }
+        return "bf16" if native[device.type]() else "fp32"
+    if name == "fp16" and device.type != "cuda":
+        raise UsageError(f"fp16 needs a CUDA device, and this run is on {device.type}: choose --precision bf16 or fp32")
+    return name
+
+
+def autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
+    """Return a factory of the context in which a network runs in ``precision``."""
+    if precision == "fp32":
+        return nullcontext
+    return lambda: torch.autocast(device.type, DTYPES[precision])
+
+
+def describe(device: torch.device, precision: str, plugins: Mapping[str, str]) -> dict[str, Any]:
+    """Return the record's ``environment``."""
+    commit, dirty = git_state(Path(__file__).parents[1])
+    return {
+        "dvbench": plugins["dvbench"],
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "plugins": dict(plugins),
+        "git_commit": commit,
+        "git_dirty": dirty,
+        "device": device.type,
+        "device_name": device_name(device),
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+        "platform": platform.platform(),
+        "torchvision": metadata.version("torchvision"),
+    }
+
+
+def device_name(device: torch.device) -> str | None:
+    """Return the model of the GPU or of the processor, None where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def git_state(checkout: Path) -> tuple[str | None, bool | None]:
+    """Return the commit of the checkout that the program runs from and whether it was changed since; else None."""
+    if not (checkout / ".git").exists():
+        return None, None
+    try:
+        commit = subprocess.run(  # noqa: S603 - fixed words
+            ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=True  # noqa: S607
+        )
+        status = subprocess.run(  # noqa: S603
+            ["git", "-C", str(checkout), "status", "--porcelain", "--untracked-files=no"],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None, None
+    return commit.stdout.strip(), bool(status.stdout.strip())

@@ -1,0 +1,1 @@
+"""What is measured: multiplications, seconds, bytes and distances between feature sets. Knows no diffusion."""

@@ -1,0 +1,71 @@
+"""Seconds, told apart by level, and bytes."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Return the most bytes held so far: allocated on a CUDA device, else resident in this process (None: not told)."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    try:
+        import resource
+    except ImportError:  # Windows has no such count
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+class LevelClock:
+    """Wall seconds, one account per level, of work that goes from level to level.
+
+    ``seconds`` holds the accounts; the running one is booked by the next ``enter`` of another level or by ``stop``. The
+    device is waited for only then: waiting at each step would slow what is measured. ``now`` is the source of time.
+    """
+
+    def __init__(self, device: torch.device | None = None, now: Callable[[], float] = time.perf_counter) -> None:
+        self.seconds: dict[int, float] = {}
+        self._device = device
+        self._now = now
+        self._level: int | None = None
+        self._since = 0.0
+
+    @property
+    def total(self) -> float:
+        """The seconds of all accounts together."""
+        return sum(self.seconds.values())
+
+    def enter(self, level: int) -> None:
+        """Let time run on the account of ``level`` from here on."""
+        if level != self._level:
+            self._book()
+            self._level = level
+
+    def stop(self) -> None:
+        """Book the running account; time after this is nobody's."""
+        if self._level is not None:
+            self._book()
+            self._level = None
+
+    def _book(self) -> None:
+        _wait(self._device)
+        now = self._now()
+        if self._level is not None:
+            self.seconds[self._level] = self.seconds.get(self._level, 0.0) + now - self._since
+        self._since = now
+
+
+def _wait(device: torch.device | None) -> None:
+    """Wait until ``device`` has done what it was given; the CPU always has."""
+    if device is not None and device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device is not None and device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,1 @@
+"""From records to tables. Knows records only, and never imports torch."""

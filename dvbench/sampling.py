@@ -1,0 +1,57 @@
+"""Draws images: a Sampler drives a network, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dvbench.api import Sampler
+from dvbench.backbone import Backbone
+from dvbench.measure.clock import LevelClock
+from dvbench.prediction import DataRange, Prediction, clipped, estimate, scaled_input, to_uint8
+from dvbench.process import Process
+from dvbench.randomness import SampleNoise
+
+
+class Denoiser:
+    """The network as a sampler sees it: x_t in, a clipped estimate of x_0 out. It times each level."""
+
+    def __init__(
+        self,
+        network: Backbone,
+        process: Process,
+        prediction: Prediction,
+        limits: DataRange,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        clock: LevelClock,
+    ) -> None:
+        self.network, self.process, self.prediction, self.limits = network, process, prediction, limits
+        self.autocast, self.clock = autocast, clock
+        self.before_call: Callable[[], object] = lambda: None
+
+    def __call__(self, x: torch.Tensor, t: int, level: int) -> torch.Tensor:
+        """Estimate x_0 on the grid of ``level`` from x [B, C, n_l, n_l] at step ``t``."""
+        self.before_call()
+        self.clock.enter(level)
+        times = torch.full((len(x),), t / self.process.T, device=x.device)
+        with self.autocast():
+            said = self.network(scaled_input(self.process, x, t, level, self.limits.std), times, level)
+        x0 = estimate(self.prediction, self.process, said.to(x.dtype), x, t, level)
+        return clipped(self.process, x0, level, self.limits)
+
+
+@torch.inference_mode()
+def draw(
+    sampler: Sampler, denoiser: Denoiser, steps: int, seed: int, indices: Sequence[int], device: torch.device
+) -> npt.NDArray[np.uint8]:
+    """Draw the samples with these ``indices``: uint8, N x H x W x C."""
+    process = denoiser.process
+    noise = SampleNoise(seed, indices, process.ladder, denoiser.network.channels, device)
+    images = to_uint8(sampler.sample(denoiser, process, noise, steps))
+    denoiser.clock.stop()
+    return images

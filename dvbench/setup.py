@@ -1,0 +1,94 @@
+"""From a Config to the parts of a run: data, process, network, sampler, detector. Nothing is written here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dvbench import record as records
+from dvbench.api import KINDS, Dataset, Detector, Sampler
+from dvbench.backbone import Backbone
+from dvbench.config import Config
+from dvbench.environment import choose_device, choose_precision
+from dvbench.errors import UsageError
+from dvbench.process import Process
+from dvbench.randomness import seed_of
+from dvbench.registry import Registry
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a run is made of. ``config`` has its device and precision resolved; ``plugins`` {distribution: version}."""
+
+    config: Config
+    device: torch.device
+    plugins: dict[str, str]
+    dataset: Dataset
+    process: Process
+    network: Backbone
+    sampler: Sampler
+    detector: Detector
+    train_hash: str
+
+
+def on_this_machine(config: Config) -> Config:
+    """Return ``config`` with the device and the precision that "auto" means here."""
+    device = choose_device(config.device)
+    precision = choose_precision(config.precision, device)
+    return config.model_copy(update={"device": device.type, "precision": precision})
+
+
+def check_schedule(config: Config, registry: Registry) -> None:
+    """Raise UsageError for turning points or options that the schedule refuses, without any data."""
+    name, options = config.plugin("schedule")
+    registry.create("schedule", name, {"ladder": config.ladder, "steps": config.steps}, options)
+
+
+def assemble(config: Config, registry: Registry) -> Parts:
+    """Create all parts. Raises UsageError for whatever does not suit: data, ladder, turning points, steps."""
+    device = choose_device(config.device)
+    check_schedule(config, registry)
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+
+    def create(kind: str, **context: object) -> object:
+        name, options = config.plugin(kind)  # type: ignore[arg-type]
+        return registry.create(kind, name, context, options)
+
+    sampler, detector = create("sampler"), create("detector")
+    dataset = create("dataset", size=config.ladder[0])
+    assert isinstance(dataset, Dataset)
+    assert isinstance(sampler, Sampler)
+    assert isinstance(detector, Detector)
+    channels = dataset.train.shape[-1]
+    basis = create("basis", ladder=config.ladder, channels=channels)
+    schedule = create("schedule", ladder=config.ladder, steps=config.steps)
+    try:
+        process = Process(basis, schedule)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise UsageError(f"schedule {config.plugin('schedule')[0]}: {error}") from error
+    try:
+        process.times(config.sampling.steps)
+    except ValueError as error:
+        raise UsageError(f"--sample-steps: {error}") from error
+    # The network's first weights come from the seed, and nobody else's random numbers are touched.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(config.seed, "weights"))
+        network = create("backbone", ladder=config.ladder, channels=channels)
+    assert isinstance(network, Backbone)
+    plugins = registry.versions((kind, config.plugin(kind)[0]) for kind in KINDS)
+    parts = Parts(
+        config, device, plugins, dataset, process, network.to(device), sampler, detector, ""
+    )
+    return Parts(**{**vars(parts), "train_hash": train_hash(parts)})
+
+
+def train_hash(parts: Parts) -> str:
+    """Return the SHA-256 of all that the trained weights depend on: of the configuration, the data and the versions."""
+    config = parts.config.to_json()
+    irrelevant = ("benchmark", "sampler", "sampling", "detector", "threads")
+    inputs = {key: value for key, value in config.items() if key not in irrelevant}
+    inputs["dataset"] = parts.dataset.fingerprint
+    inputs["training"] = {key: value for key, value in inputs["training"].items() if key != "checkpoint_seconds"}
+    return records.digest({**inputs, "plugins": parts.plugins})

@@ -1,0 +1,201 @@
+"""The training loop: t drawn per image, the batch grouped by level, one forward pass a level."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dvbench.backbone import Backbone
+from dvbench.config import Training
+from dvbench.errors import WorkError
+from dvbench.prediction import DataRange, Prediction, loss_weight, scaled_input, target, to_float
+from dvbench.process import Process
+from dvbench.randomness import order_of_epoch, torch_generator
+
+
+@dataclass
+class Progress:
+    """What training has used so far: steps, ``images`` and wall ``seconds``, and the images seen at each level."""
+
+    steps: int = 0
+    images: int = 0
+    seconds: float = 0.0
+    images_per_level: list[int] = field(default_factory=list)
+    loss: float = math.nan
+
+
+class Trainer:
+    """Trains a network in place and keeps the running average of its weights in ``ema``.
+
+    ``images``: the training split, uint8 N x H x W x C. ``autocast``: a factory of the context in which the network
+    runs. The state that ``tensors`` and ``state`` return, loaded by ``load``, goes on as if never interrupted.
+    """
+
+    def __init__(
+        self,
+        network: Backbone,
+        process: Process,
+        images: npt.NDArray[np.uint8],
+        limits: DataRange,
+        prediction: Prediction,
+        options: Training,
+        seed: int,
+        device: torch.device,
+        autocast: Callable[[], AbstractContextManager[Any]],
+        *,
+        loss_scaling: bool = False,
+    ) -> None:
+        self.network, self.process, self.images, self.limits = network, process, images, limits
+        self.prediction, self.options, self.seed, self.device = prediction, options, seed, device
+        self.autocast = autocast
+        self.ema = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
+        self.parameters = [p for p in network.parameters() if p.requires_grad]
+        self.averaged = [e for e, p in zip(self.ema.parameters(), network.parameters(), strict=True) if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=options.lr, weight_decay=options.weight_decay, betas=(0.9, 0.99), fused=device.type != "mps"
+        )
+        self.scaler = torch.amp.GradScaler(device.type, enabled=loss_scaling)
+        self.draws = torch_generator(seed, "training times")
+        self.noise = torch_generator(seed, "training noise", device)
+        self.progress = Progress(images_per_level=[0] * (process.K + 1))
+        self._epoch: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
+
+    def fraction(self) -> float:
+        """Return how much of the budget is used, from 0 to 1."""
+        if self.options.images is not None:
+            return min(self.progress.images / self.options.images, 1.0)
+        return min(self.progress.seconds / (self.options.seconds or math.inf), 1.0)
+
+    def train(self, after_step: Callable[[Progress], object]) -> None:
+        """Train to the end of the budget, calling ``after_step`` (not timed) after each step."""
+        self.network.train()
+        while self.fraction() < 1.0:
+            started = time.perf_counter()
+            loss = self._step()
+            # Reading the loss waits for the device, so that the seconds are those of the work.
+            self.progress.loss = float(loss)
+            self.progress.seconds += time.perf_counter() - started
+            if not math.isfinite(self.progress.loss):
+                raise WorkError(
+                    f"training diverged after {self.progress.images} images (its loss is no longer finite): "
+                    "lower --set training.lr or choose --precision fp32"
+                )
+            after_step(self.progress)
+
+    def _step(self) -> torch.Tensor:
+        options, process = self.options, self.process
+        batch = options.batch
+        if options.images is not None:
+            batch = min(batch, options.images - self.progress.images)
+        chosen = np.sort(self._next_indices(batch))  # sorted: kinder to a memory-mapped file
+        x0 = to_float(self.images[chosen], self.device)
+        t = torch.randint(1, process.T + 1, (batch,), generator=self.draws)
+        levels = torch.as_tensor(process.level(t))
+        for group in self.optimizer.param_groups:
+            group["lr"] = options.lr * self._learning_rate()
+        total = torch.zeros((), device=self.device)
+        for level in range(process.K + 1):
+            members = (levels == level).nonzero()[:, 0]
+            self.progress.images_per_level[level] += len(members)
+            for part in members.split(options.microbatch or batch) if len(members) else ():
+                loss = self._loss(x0[part.to(self.device)], t[part], level).sum() / batch
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                total += loss.detach()
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.parameters, options.clip, foreach=True)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.progress.steps += 1
+        self.progress.images += batch
+        self._average()
+        return total
+
+    def _loss(self, images: torch.Tensor, t: torch.Tensor, level: int) -> torch.Tensor:
+        """Return the weighted squared error of each image [B] at steps ``t`` of one level."""
+        process = self.process
+        x0 = process.lower(images, level)
+        noise = torch.randn(x0.shape, generator=self.noise, device=self.device)
+        x = process.combine([(x0, process.gain(t, level, x0))], level) + process.noise_level(t, x0) * noise
+        wanted = target(self.prediction, process, x0, noise, t, level)
+        seen = scaled_input(process, x, t, level, self.limits.std)
+        with self.autocast():
+            said = self.network(seen, (t / process.T).to(x), level)
+        weight = loss_weight(self.prediction, process, t, level, self.options.min_snr, x0)
+        error: torch.Tensor = (weight * (said.float() - wanted).square()).mean(dim=(1, 2, 3))
+        return error
+
+    def _next_indices(self, batch: int) -> npt.NDArray[np.int64]:
+        """Return the next indices into the training split: every image once an epoch, in an order of the seed's."""
+        parts, position, count = [], self.progress.images, len(self.images)
+        while batch:
+            epoch, offset = divmod(position, count)
+            if self._epoch[0] != epoch:
+                self._epoch = (epoch, order_of_epoch(self.seed, epoch, count))
+            part = self._epoch[1][offset : offset + batch]
+            parts.append(part)
+            position, batch = position + len(part), batch - len(part)
+        return np.concatenate(parts)
+
+    def _learning_rate(self) -> float:
+        """Return the learning rate as a fraction of its peak: a linear rise, then a cosine fall to the budget's end."""
+        rise = min((self.progress.images + self.options.batch) / max(self.options.warmup, 1), 1.0)
+        fall = 0.5 * (1 + math.cos(math.pi * self.fraction())) if self.options.decay == "cosine" else 1.0
+        return rise * fall
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # The first steps' weights are forgotten faster: a short run would otherwise average in its start.
+        decay = min(self.options.ema, (1 + self.progress.steps) / (10 + self.progress.steps))
+        torch._foreach_lerp_(self.averaged, self.parameters, 1 - decay)  # noqa: SLF001 - as torch.optim.swa_utils does
+        for average, buffer in zip(self.ema.buffers(), self.network.buffers(), strict=True):
+            average.copy_(buffer)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Return all tensors of the state: weights, averaged weights, the optimiser's, every random generator's."""
+        held = {f"network.{name}": value for name, value in self.network.state_dict().items()}
+        held |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
+        for index, slots in self.optimizer.state_dict()["state"].items():
+            held |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+        held |= {"random.times": self.draws.get_state(), "random.noise": self.noise.get_state()}
+        held["random.torch"] = torch.get_rng_state()  # dropout's, and whatever a plugin draws
+        if self.device.type == "cuda":
+            held["random.cuda"] = torch.cuda.get_rng_state(self.device)
+        return held
+
+    def state(self) -> dict[str, Any]:
+        """Return the plain numbers of the state."""
+        scaler = self.scaler.state_dict() if self.scaler.is_enabled() else {}
+        return {"progress": vars(self.progress), "scaler": scaler}
+
+    def load(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+        """Go on from what ``tensors`` and ``state`` returned. Raises KeyError or RuntimeError where they do not fit."""
+        self.network.load_state_dict(under("network", tensors))
+        self.ema.load_state_dict(under("ema", tensors))
+        slots: dict[int, dict[str, torch.Tensor]] = {}
+        for name, value in under("optimizer", tensors).items():
+            index, _, slot = name.partition(".")
+            slots.setdefault(int(index), {})[slot] = value
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        self.draws.set_state(tensors["random.times"])
+        self.noise.set_state(tensors["random.noise"])
+        torch.set_rng_state(tensors["random.torch"])
+        if self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+        if state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.progress = Progress(**state["progress"])
+
+
+def under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors whose names begin with ``prefix`` and a dot, without it."""
+    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}

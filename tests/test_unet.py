@@ -1,0 +1,69 @@
+"""The U-Net: DDPM's network to the parameter, levels that run only the inner stages."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dvbench.builtin.unet import UNet
+from dvbench.measure.flops import count, params
+
+
+def test_the_network_of_ddpms_256_px_experiments_has_its_parameter_count():
+    """113,673,219 parameters: the count of the published DDPM CelebA-HQ and LSUN networks at 256 px."""
+    with torch.device("meta"):
+        network = UNet((256,), 3, width=128, multipliers=(1, 1, 2, 2, 4, 4), blocks=2, attention=(16,))
+    assert params(network) == 113_673_219
+
+
+@pytest.mark.parametrize("ladder", [(32, 16, 8), (32, 24, 16), (32, 8), (32,)])
+def test_every_level_keeps_its_shape_and_low_levels_cost_less(ladder):
+    network = UNet(ladder, 3, width=8)
+    costs = []
+    for level, side in enumerate(ladder):
+        x = torch.randn(2, 3, side, side)
+        assert network(x, torch.rand(2), level).shape == x.shape
+        costs.append(count(network, x, torch.rand(2), level=level).flops)
+    assert costs == sorted(costs, reverse=True)
+    assert len(set(costs)) == len(costs)
+
+
+def test_levels_share_the_inner_stages():
+    network = UNet((32, 16), 3, width=8)
+    x, t = torch.randn(1, 3, 16, 16), torch.rand(1)
+    network.leave[1].conv.weight.data.normal_()
+    network(x, t, 1).square().sum().backward()
+    reached = {name for name, p in network.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert any(name.startswith("down.1") for name in reached)
+    assert not any(name.startswith(("down.0", "up.0", "enter.0", "leave.0", "shrink.0")) for name in reached)
+
+
+def test_a_side_between_two_stages_enters_at_the_larger():
+    assert UNet((32, 24, 16, 12, 8), 1, width=4).entry == [0, 0, 1, 1, 2]
+
+
+@pytest.mark.parametrize("ladder", [(32, 18), (30,), (32, 16, 7)])
+def test_sides_that_the_stages_cannot_halve_are_refused(ladder):
+    if ladder == (32, 16, 7):
+        UNet(ladder, 1, width=4)  # the innermost stage halves nothing
+        return
+    with pytest.raises(ValueError, match="no multiple of"):
+        UNet(ladder, 1, width=4)
+
+
+def test_time_level_and_dropout_matter():
+    network = UNet((16, 8), 1, width=8, attention=(4,), dropout=0.5).eval()
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(p.numel()))
+    x = torch.randn(1, 1, 16, 16)
+    early, late = (network(x, torch.tensor([t]), 0) for t in (0.1, 0.9))
+    assert not torch.allclose(early, late)
+    assert torch.equal(network(x, torch.tensor([0.1]), 0), early)
+    network.train()
+    assert not torch.allclose(network(x, torch.tensor([0.1]), 0), early)
+
+
+@pytest.mark.parametrize("option", [{"width": 0}, {"blocks": 0}, {"multipliers": ()}, {"dropout": 1.0}])
+def test_options_without_sense_are_refused(option):
+    with pytest.raises(ValueError, match="at least 1"):
+        UNet((16,), 1, **option)
