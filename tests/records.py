@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dvbench import record as records
 from dvbench.record import Record
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 RAW: dict[str, Any] = {
     "schema_version": 1,

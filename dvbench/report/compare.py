@@ -92,7 +92,7 @@ def _select(wanted: Sequence[str | Path], results: Path) -> list[Path]:
     found = [] if wanted else _search(results)
     for argument in wanted:
         path, name = Path(argument), str(argument)
-        benchmark = _search(results / name) if path.name == name else []
+        benchmark = _search(results / name) if path.name == name not in {"", ".."} else []
         places = benchmark or [run for run in _search(results) if run.parent.name == name] or _search(path)
         if not places:
             raise UsageError(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dvbench.report.compare import Comparison
 
 NONE = "–"  # noqa: RUF001  # a dash as wide as a digit
-_RATIOS = {"FLOPs": "sample_flops", "clock": "sample_seconds", "training": "train_seconds"}
+_RATIOS = {"FLOPs": "sample_flops", "clock": "sample_seconds", "train": "train_seconds"}
 
 Row = tuple["Record", "Mapping[str, Any]"]
 
@@ -37,8 +37,9 @@ def significant(value: float | None, digits: int = 3) -> str:
         return NONE
     if value == 0:
         return "0"
-    size = math.floor(math.log10(abs(value)))
-    return f"{value:.{digits - 1}e}" if size < -4 else f"{value:,.{max(0, digits - 1 - size)}f}"
+    rounded = f"{value:.{digits - 1}e}"
+    size = int(rounded.partition("e")[2])  # of the rounded value: 9.999 becomes 10.0, not 10.00
+    return rounded if size < -4 else f"{value:,.{max(0, digits - 1 - size)}f}"
 
 
 def duration(seconds: float | None) -> str:
@@ -60,11 +61,12 @@ def count(number: float | None) -> str:
 def _table(benchmark: str, rows: Sequence[Row]) -> Table:
     metrics = _distances(rows)
     rows = sorted(rows, key=lambda row: _order(row, metrics))
-    table = Table(title=benchmark, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=Text(benchmark, "bold"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
+    table.padding = (0, 1, 0, 0)  # narrow, so that nothing but the first column wraps at 80 columns
     table.caption_justify = "left"
     table.add_column("Run", overflow="fold")
-    heads = [f"{name.replace(' ', chr(10), 1)} ↓" for name in metrics]
-    heads += ["GFLOPs\nan image", "training\nimages", "seconds\nan image", *(f"{name}\nx" for name in _RATIOS)]
+    heads = [name.replace(" ", " ↓\n", 1) if " " in name else f"{name} ↓" for name in metrics]
+    heads += ["GFLOPs\n/image", "training\n(images)", "seconds\n/image", *(f"{name}\nx" for name in _RATIOS)]
     for head in heads:
         table.add_column(head, justify="right", no_wrap=True)
     if floors := _floors(rows):
@@ -125,5 +127,11 @@ def _cells(record: Record, row: Mapping[str, Any], metrics: Sequence[str]) -> li
         significant(flops),
         f"{duration(cost.train_seconds)}\n{count(cost.train_images)}",
         significant(null(row["seconds_per_image"])),
-        *(NONE if ratio is None else f"{ratio:.2f}x" for ratio in ratios),
+        *(_times(ratio) for ratio in ratios),
     ]
+
+
+def _times(ratio: float | None) -> str:
+    if ratio is None:
+        return NONE
+    return f"{ratio:,.2f}x" if ratio >= 0.1 else f"{significant(ratio, 2)}x"

@@ -1,0 +1,245 @@
+"""Whole runs in process: the record, the files, resuming, reuse of weights, failures."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import yaml
+from benchmarks import write_benchmark, write_pictures
+from PIL import Image
+
+import dvbench
+from dvbench import record as records
+from dvbench.builtin.samplers import Ancestral
+from dvbench.errors import UsageError, WorkError
+from dvbench.training import Trainer
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    return write_benchmark(tmp_path)
+
+
+def run(path, **options):
+    return dvbench.run(str(path), results=path.parent / "results", **options)
+
+
+def directory(path, record):
+    return path.parent / "results" / path.stem / record.run_id
+
+
+def samples(path, record):
+    return np.load(directory(path, record) / "samples.npz")["samples"]
+
+
+def test_a_run_leaves_all_that_the_contract_names(tiny):
+    record = run(tiny)
+    place = directory(tiny, record)
+    assert {file.name for file in place.iterdir()} == {
+        "record.json", "config.yaml", "log.jsonl", "samples.png", "samples.npz", "checkpoints",
+    }  # fmt: skip
+    assert [file.name for file in (place / "checkpoints").iterdir()] == ["weights.safetensors"]
+    assert records.read(place / "record.json") == record
+    assert (record.status, record.benchmark, record.resumed) == ("finished", "tiny", [])
+    assert record.config == yaml.safe_load((place / "config.yaml").read_text())
+    assert record.config_hash == records.digest(record.config)
+    images = samples(tiny, record)
+    assert (images.shape, images.dtype) == ((6, 16, 16, 3), np.uint8)
+    with Image.open(place / "samples.png") as picture:
+        assert picture.size == (3 * 66 + 2, 2 * 66 + 2)
+    events = [json.loads(line)["event"] for line in (place / "log.jsonl").read_text().splitlines()]
+    assert (events[0], events[-1]) == ("started", "finished")
+
+
+def test_the_record_says_what_was_run_and_what_it_cost(tiny):
+    record = run(tiny)
+    cost, method = record.cost, record.method
+    assert method.ladder == [16, 8]
+    assert method.turns == [0.5]
+    assert (method.attenuation, method.sample_steps) == (0.3, 4)
+    assert cost.steps_per_level == [2, 2]
+    assert cost.sample_flops == sum(f * n for f, n in zip(cost.forward_flops, cost.steps_per_level, strict=True))
+    seen = cost.train_images_per_level
+    assert sum(seen) == cost.train_images == 64
+    expected = 3 * sum(f * n for f, n in zip(cost.forward_flops, seen, strict=True)) / 64
+    assert cost.train_flops_per_image == pytest.approx(expected)
+    assert 0 < sum(cost.seconds_per_level) <= cost.sample_seconds
+    assert cost.peak_memory_bytes > 1e7
+    assert "aten::group_norm" in cost.uncounted_ops
+    assert [metric.name for metric in record.metrics] == ["fd", "kid"]
+    for metric in record.metrics:
+        assert (metric.n, metric.low, metric.resize) == (6, None, "bicubic antialiased to 32 px")
+        assert metric.floor > 0 or metric.name == "kid"  # KID is unbiased: it may fall below 0
+    assert record.environment.plugins.keys() == {"dvbench"}
+
+
+def test_a_finished_run_is_reported_and_not_repeated_unless_fresh(tiny, monkeypatch):
+    first = run(tiny)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train", None)
+        assert run(tiny) == first
+    again = run(tiny, fresh=True)
+    assert again.run_id == f"{first.run_id}-2"
+    assert again.method.trained_by is None
+    assert np.array_equal(samples(tiny, again), samples(tiny, first))
+    assert run(tiny) == again
+
+
+def test_equal_training_inputs_share_their_weights(tiny, monkeypatch):
+    first = run(tiny)
+    monkeypatch.setattr(Trainer, "train", None)
+    other = run(tiny, sampler="ddim", sample_steps=3)
+    assert other.method.trained_by == first.run_id
+    assert other.method.train_hash == first.method.train_hash
+    assert other.cost.train_seconds == first.cost.train_seconds
+    assert other.cost.train_flops_per_image == first.cost.train_flops_per_image
+
+
+@pytest.mark.parametrize(
+    "change", [{"seed": 1}, {"attenuation": 0.5}, {"prediction": "v"}, {"train_images": 48}, {"basis": "haar"}]
+)
+def test_other_training_inputs_do_not(tiny, change):
+    first = run(tiny, train_images=32)
+    assert run(tiny, **{"train_images": 32, **change}).method.train_hash != first.method.train_hash
+
+
+def test_batch_size_changes_no_sample_by_more_than_rounding(tiny):
+    """One image a batch against six: the same noise, so that bytes differ by one step of rounding at most."""
+    together = run(tiny, set={"sampling.batch": 6})
+    apart = run(tiny, set={"sampling.batch": 1})
+    difference = samples(tiny, together).astype(int) - samples(tiny, apart)
+    assert np.abs(difference).max() <= 1
+
+
+def test_an_interrupted_training_goes_on_to_the_same_weights(tiny, monkeypatch):
+    whole = run(tiny)
+    original = Trainer._step
+
+    def interrupted(self):
+        if self.progress.images == 32:
+            raise KeyboardInterrupt
+        return original(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny, fresh=True, set={"training.checkpoint_seconds": 1e-6})
+    place = next((tiny.parent / "results" / "tiny").glob("*/checkpoints/training.safetensors")).parents[1]
+    assert records.read(place / "record.json").status == "interrupted"
+    # Another directory's finished run has equal training inputs; what was begun is finished all the same.
+    resumed = run(tiny, set={"training.checkpoint_seconds": 1e-6})
+    assert resumed.run_id == place.name
+    assert len(resumed.resumed) == 1
+    assert resumed.method.trained_by is None
+    assert np.array_equal(samples(tiny, resumed), samples(tiny, whole))
+
+
+def test_an_interrupted_sampling_goes_on_with_the_next_batch(tiny, monkeypatch):
+    whole = run(tiny)
+    calls = []
+    original = Ancestral.sample
+
+    def interrupted(self, denoise, process, noise, steps):
+        calls.append(len(noise.generators))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(self, denoise, process, noise, steps)
+
+    monkeypatch.setattr(Ancestral, "sample", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, fresh=True)
+    resumed = run(tiny)
+    assert calls == [4, 2, 2]
+    assert len(resumed.resumed) == 1
+    assert np.array_equal(samples(tiny, resumed), samples(tiny, whole))
+    assert resumed.cost.samples == 6
+
+
+def test_the_baseline_is_ddpm_with_the_same_network_budget_and_seed(tiny):
+    record = run(tiny, baseline=True, seed=4)
+    comparison = dvbench.compare(["tiny"], results=tiny.parent / "results").to_json()
+    ddpm, dct = sorted(comparison, key=lambda row: not row["baseline"])
+    assert (ddpm["method"]["basis"], dct["run_id"]) == ("identity", record.run_id)
+    assert ddpm["cost"]["train_images"] == dct["cost"]["train_images"]
+    assert dct["comparable"]
+    ratio = ddpm["cost"]["sample_flops"] / dct["cost"]["sample_flops"]
+    assert dct["ratios"]["sample_flops"] == pytest.approx(ratio)
+    assert ratio > 1
+
+
+def test_a_failure_is_recorded_and_the_same_command_tries_again(tiny, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_step", lambda _self: float("nan"))
+        with pytest.raises(WorkError, match="diverged"):
+            run(tiny)
+    (path,) = (tiny.parent / "results").rglob("record.json")
+    assert records.read(path).status == "failed"
+    assert run(tiny).status == "finished"
+
+
+@pytest.mark.parametrize("name", ["training", "weights"])
+def test_a_damaged_checkpoint_is_named_and_left_alone(tiny, monkeypatch, name):
+    with monkeypatch.context() as patch:
+        patch.setattr(Ancestral if name == "weights" else Trainer, {"weights": "sample", "training": "train"}[name], raising)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny)
+    (record,) = (tiny.parent / "results").rglob("record.json")
+    file = record.parent / "checkpoints" / f"{name}.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(b"no weights")
+    with pytest.raises(UsageError, match=f"{name}.safetensors is damaged: delete it"):
+        run(tiny)
+    assert file.read_bytes() == b"no weights"
+    file.unlink()
+    assert run(tiny).status == "finished"
+
+
+def raising(*_args, **_options):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"turns": [0.3, 0.6]}, "2 turning points do not suit the ladder 16,8: give 1"),
+        ({"ladder": [16, 8, 4], "turns": [0.6, 0.3]}, "must rise"),
+        ({"attenuation": 0.0}, "attenuation"),
+        ({"ladder": [16, 9]}, "no multiple of"),
+        ({"ladder": [16, 12], "basis": "haar"}, "must halve"),
+        ({"sample_steps": 1}, "--sample-steps: 1 sampling steps do not suit"),
+        ({"sample_steps": 41}, "take 2 to 40"),
+        ({"precision": "fp16"}, "fp16 needs a CUDA device"),
+        ({"data": "/does/not/exist"}, "does not exist: give --data"),
+        ({"set": {"steps": 10}}, "take 21 or more"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_nothing_is_written(tiny, options, sentence):
+    with pytest.raises(UsageError) as error:
+        run(tiny, **options)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+    assert not (tiny.parent / "results").exists()
+
+
+def test_pictures_that_cannot_be_read_stop_a_run_before_it_starts(tmp_path):
+    path = write_benchmark(tmp_path)
+    (write_pictures(tmp_path / "pictures") / "013.png").write_bytes(b"broken")
+    with pytest.raises(UsageError, match=r"013\.png"):
+        run(path)
+    assert not (tmp_path / "results").exists()
+
+
+def test_results_that_cannot_be_written_are_bad_input(tiny):
+    (tiny.parent / "results").write_text("a file")
+    with pytest.raises(UsageError, match="cannot be written"):
+        run(tiny)
+
+
+def test_precisions_of_the_cpu_and_the_predictions_all_run(tiny):
+    for precision in ("fp32", "bf16"):
+        for prediction in ("eps", "v", "x0"):
+            record = run(tiny, precision=precision, prediction=prediction, train_images=16, sampler="ddim")
+            assert record.status == "finished"
+            assert record.environment.precision == precision

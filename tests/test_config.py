@@ -1,0 +1,119 @@
+"""Benchmark files and overrides: one configuration, or one sentence."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from benchmarks import write_benchmark
+
+from dvbench.config import baseline_of, benchmark_directory, resolve
+from dvbench.entry import overrides
+from dvbench.errors import UsageError
+from dvbench.registry import registry
+
+
+def resolved(benchmark, **given):
+    return resolve(str(benchmark), overrides({k: v for k, v in given.items() if k != "set"}, given.get("set")), registry())
+
+
+@pytest.mark.parametrize("path", sorted(benchmark_directory().glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_benchmark_that_comes_along_resolves_and_so_does_its_baseline(path):
+    config = resolved(path.stem)
+    assert config.benchmark == path.stem
+    assert config.basis["name"] == "dct"
+    baseline = resolve(path.stem, baseline_of({}), registry())
+    assert baseline.ladder == config.ladder[:1]
+    assert baseline.schedule["turns"] == []
+    same = {"basis", "ladder", "schedule"}
+    assert baseline.model_dump(exclude=same) == config.model_dump(exclude=same)
+
+
+def test_what_a_config_prints_resolves_to_itself(tmp_path):
+    config = resolved("cats", basis="haar", seed=3, set={"backbone.width": 64})
+    path = tmp_path / "cats.yaml"
+    path.write_text(yaml.safe_dump(config.to_json()))
+    assert resolved(path) == config
+
+
+def test_options_reach_their_place():
+    config = resolved(
+        "cats", schedule="cosine", sampler="ddim", ladder=[32, 16], turns=[0.4], attenuation=0.1, prediction="v",
+        sample_steps=7, samples=9, seed=5, train_images=1000, microbatch=8, device="cpu", threads=1, precision="fp32",
+        set={"sampler.eta": 0.5, "backbone.width": 64, "training.lr": 3e-4, "steps": 100},
+    )  # fmt: skip
+    assert config.schedule == {"name": "cosine", "turns": [0.4], "attenuation": 0.1}
+    assert config.sampler == {"name": "ddim", "eta": 0.5}
+    assert (config.ladder, config.prediction, config.seed, config.steps) == ((32, 16), "v", 5, 100)
+    assert (config.sampling.steps, config.sampling.samples) == (7, 9)
+    assert (config.training.images, config.training.seconds, config.training.microbatch) == (1000, None, 8)
+    assert (config.training.lr, config.backbone["width"]) == (3e-4, 64)
+    assert (config.device, config.threads, config.precision) == ("cpu", 1, "fp32")
+
+
+def test_another_plugin_keeps_the_options_that_it_has_too():
+    assert resolved("cats", schedule="cosine").schedule == {"name": "cosine", "turns": [0.3, 0.6], "attenuation": 0.3}
+    assert resolved("cats", sampler="ddim", set={"sampler.eta": 1}).sampler == {"name": "ddim", "eta": 1.0}
+
+
+def test_two_baselines_of_runs_that_differ_in_their_levels_only_are_one():
+    one = baseline_of(overrides({"basis": "haar", "turns": [0.2, 0.5], "attenuation": 0.1, "seed": 2}))
+    other = baseline_of(overrides({"basis": "dct", "seed": 2}))
+    assert resolve("cats", one, registry()) == resolve("cats", other, registry())
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"basis": "dtc"}, "there is no basis called 'dtc': did you mean 'dct'"),
+        ({"backbone": "u-net"}, "did you mean 'unet'"),
+        ({"set": {"backbone.widht": 4}}, "'widht': did you mean 'width'"),
+        ({"set": {"training.rl": 4}}, "option of training called 'rl': did you mean 'lr'"),
+        ({"set": {"backbon.width": 4}}, "section called 'backbon': did you mean 'backbone'"),
+        ({"set": {"sed": 4}}, "option called 'sed': did you mean 'seed'"),
+        ({"set": {"backbone.width": "wide"}}, "option width of backbone unet is int, and 'wide' will not do"),
+        ({"ladder": [32, 32]}, "does not fall"),
+        ({"ladder": [8, 16]}, "does not fall"),
+        ({"ladder": [32, 0]}, "falling side lengths"),
+        ({"set": {"ladder": 32}}, "falling side lengths"),
+        ({"basis": "identity", "turns": [0.3, 0.6]}, "basis identity has no levels, so turns says nothing"),
+        ({"samples": 1}, "sampling.samples"),
+        ({"train_images": 0}, "training.images"),
+        ({"train_images": 5, "set": {"training.seconds": 5}}, None),
+        ({"seed": -1}, "seed"),
+        ({"data": "/tmp"}, "option of dataset cats"),
+        ({"colour": "red"}, "option of run called 'colour'"),
+    ],
+)
+def test_wrong_input_is_one_sentence(given, sentence):
+    if sentence is None:
+        assert resolved("cats", **given).training.seconds == 5  # the later of two budgets is the one that counts
+        return
+    with pytest.raises(UsageError) as error:
+        resolved("cats", **given)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_an_unknown_benchmark_suggests_the_nearest():
+    with pytest.raises(UsageError, match="no benchmark called 'catz': did you mean 'cats'"):
+        resolved("catz")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [("ladder: [", "no valid YAML"), ("- 1", "keys and values"), ("ladder: [16, 8]", "field required"), (None, "cannot be read")],
+)
+def test_a_broken_benchmark_file_is_one_sentence(tmp_path, text, sentence):
+    path = tmp_path / "mine.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(UsageError) as error:
+        resolved(path)
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_both_budgets_or_none_are_refused(tmp_path):
+    for training in ({"batch": 4}, {"images": 4, "seconds": 4}):
+        with pytest.raises(UsageError, match="in images or in seconds"):
+            resolved(write_benchmark(tmp_path, training=training))

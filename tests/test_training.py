@@ -1,0 +1,146 @@
+"""Training learns, keeps its books, and goes on as if never interrupted."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from processes import process
+
+from dvbench.builtin.bases import Dct, Identity
+from dvbench.builtin.unet import UNet
+from dvbench.config import Training
+from dvbench.errors import WorkError
+from dvbench.prediction import data_range
+from dvbench.randomness import SampleNoise, order_of_epoch, seed_of
+from dvbench.training import Trainer
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+CPU = torch.device("cpu")
+
+
+def trainer(basis=Dct, prediction="x0", pictures=IMAGES, dropout=0.0, **options):
+    torch.manual_seed(0)
+    drawn = process(basis, ladder=(16, 8), turns=(0.5,), channels=3)
+    network = UNet(drawn.ladder, 3, width=8, multipliers=(1, 2), attention=(8,), dropout=dropout)
+    held = Training(**{"images": 320, "batch": 16, "warmup": 32, **options})
+    return Trainer(network, drawn, pictures, data_range(drawn, pictures), prediction, held, 1, CPU, nullcontext)
+
+
+class StopHereError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("basis", [Identity, Dct])
+@pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
+def test_it_learns_flat_pictures(basis, prediction):
+    """Pictures of one grey level are learnt in seconds: the loss falls far below that of the untrained network."""
+    flat = np.full((40, 16, 16, 3), 200, dtype=np.uint8)
+    one = trainer(basis, prediction, flat, images=2400, lr=3e-3)
+    losses = []
+    one.train(lambda progress: losses.append(progress.loss))
+    assert np.mean(losses[-10:]) < 0.3 * losses[0]
+
+
+def test_it_stops_at_the_image_even_within_a_batch_and_books_levels():
+    one = trainer(images=50)
+    one.train(lambda _: None)
+    assert (one.progress.images, one.progress.steps) == (50, 4)
+    assert sum(one.progress.images_per_level) == 50
+    assert one.progress.seconds > 0
+
+
+def test_a_budget_in_seconds_counts_the_steps_alone():
+    one = trainer(images=None, seconds=0.3)
+    one.train(lambda _: None)
+    assert 0.3 <= one.progress.seconds < 3
+    assert one.progress.images == 16 * one.progress.steps
+
+
+def test_levels_are_seen_in_proportion():
+    """Half the steps lie above the turning point. n draws: 5 standard errors of a share of one half."""
+    one = trainer(images=1600)
+    one.train(lambda _: None)
+    share = one.progress.images_per_level[1] / 1600
+    assert abs(share - 0.5) < 5 * (0.25 / 1600) ** 0.5
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_going_on_from_a_checkpoint_is_as_if_never_interrupted(dropout):
+    whole = trainer(dropout=dropout)
+    whole.train(lambda _: None)
+    first = trainer(dropout=dropout)
+
+    def stop(progress):
+        if progress.images == 160:
+            raise StopHereError
+
+    with pytest.raises(StopHereError):
+        first.train(stop)
+    tensors = {name: value.clone() for name, value in first.tensors().items()}
+    state = first.state()
+    second = trainer(dropout=dropout)
+    second.load(tensors, state)
+    second.train(lambda _: None)
+    for name, value in whole.tensors().items():
+        assert torch.equal(value, second.tensors()[name]), name
+    assert second.progress.images_per_level == whole.progress.images_per_level
+
+
+def test_microbatches_add_up_to_the_same_step():
+    one, other = trainer(images=16, clip=1e9), trainer(images=16, clip=1e9, microbatch=3)
+    # The same noise must meet the same images: drawn in the same order, part by part.
+    one.train(lambda _: None)
+    other.train(lambda _: None)
+    for a, b in zip(one.network.parameters(), other.network.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_the_average_lags_behind_the_weights_and_follows_them():
+    one = trainer(images=16)
+    start = [p.clone() for p in one.parameters]
+    one.train(lambda _: None)
+    decay = min(0.999, 2 / 11)
+    for average, now, then in zip(one.averaged, one.parameters, start, strict=True):
+        torch.testing.assert_close(average, decay * then + (1 - decay) * now)
+
+
+def test_the_learning_rate_rises_and_falls():
+    one = trainer(images=320, warmup=64, lr=1.0)
+    rates = []
+    original = one._learning_rate
+    one._learning_rate = lambda: rates.append(original()) or 1e-4
+    one.train(lambda _: None)
+    assert rates[0] == pytest.approx(0.25, rel=0.01)
+    assert max(rates) == rates[3]
+    assert rates[-1] < 0.02
+
+
+def test_divergence_is_one_sentence():
+    one = trainer(lr=1e20, warmup=0, images=640)
+    with pytest.raises(WorkError, match="training diverged after .* lower --set training.lr"):
+        one.train(lambda _: None)
+
+
+def test_every_image_is_seen_once_an_epoch():
+    one = trainer()
+    seen = np.concatenate([one._next_indices(8) for _ in range(1)])
+    for _ in range(9):
+        one.progress.images += 8
+        seen = np.concatenate([seen, one._next_indices(8)])
+    assert sorted(seen[:40]) == sorted(seen[40:]) == list(range(40))
+    assert not np.array_equal(seen[:40], seen[40:])
+    assert np.array_equal(seen[:40], order_of_epoch(1, 0, 40))
+
+
+def test_a_samples_noise_depends_on_its_index_alone():
+    together = SampleNoise(3, range(5), (8, 4), 2, CPU)
+    apart = [SampleNoise(3, [index], (8, 4), 2, CPU) for index in range(5)]
+    for level in (1, 0, 0):
+        noise = together(level)
+        assert noise.shape == (5, 2, (8, 4)[level], (8, 4)[level])
+        for index in range(5):
+            assert torch.equal(noise[index : index + 1], apart[index](level))
+    assert seed_of(1, "a") != seed_of(1, "b") != seed_of(2, "b")
