@@ -139,9 +139,7 @@ class Run:
         write_whole(self.directory.samples, lambda file: np.savez_compressed(file, samples=samples))
         write_whole(self.directory.picture, lambda file: file.write(contact_sheet(samples)))
         dataset = self.parts.dataset
-        metrics = evaluation.distances(
-            self.parts.detector, samples, dataset.train, dataset.held_out, self.config.seed
-        )
+        metrics = evaluation.distances(self.parts.detector, samples, dataset.train, dataset.held_out, self.config.seed)
         self._note(cost=cost, metrics=metrics)
 
     def stop(self, status: str) -> None:
@@ -273,7 +271,10 @@ class Run:
                 drawn.append(images)
                 done += size
                 spent = [clock.seconds.get(level, 0.0) for level in range(levels)]
-                held = {"seconds": state["seconds"], "levels": [a + b for a, b in zip(state["levels"], spent, strict=True)]}
+                held = {
+                    "seconds": state["seconds"],
+                    "levels": [a + b for a, b in zip(state["levels"], spent, strict=True)],
+                }
                 if done < options.samples:
                     checkpoint.write(file, {"samples": torch.from_numpy(np.concatenate(drawn))}, held)
                 else:

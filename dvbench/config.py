@@ -32,7 +32,9 @@ class Training(Section):
     warmup: int = Field(2000, ge=0, description="images over which the learning rate rises")
     decay: Literal["cosine", "none"] = Field("cosine", description="how the learning rate falls over the budget")
     clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    ema: float = Field(0.999, ge=0, lt=1, description="decay per step of the averaged weights, lower in the first steps")
+    ema: float = Field(
+        0.999, ge=0, lt=1, description="decay per step of the averaged weights, lower in the first steps"
+    )
     min_snr: float | None = Field(5.0, gt=0, description="min-SNR-gamma weight of the loss; null weighs all alike")
     checkpoint_seconds: float = Field(60.0, gt=0, description="seconds between checkpoints")
 
@@ -103,7 +105,9 @@ def read_benchmark(benchmark: str) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"the benchmark file {path} is no valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
-        raise UsageError(f"the benchmark file {path} must hold keys and values; see the benchmarks that come with dvbench")
+        raise UsageError(
+            f"the benchmark file {path} must hold keys and values; see the benchmarks that come with dvbench"
+        )
     return {"benchmark": path.stem, **content}
 
 
@@ -174,13 +178,17 @@ def _fit_ladder(content: dict[str, Any], registry: Registry, asked: set[str]) ->
     if not isinstance(ladder, list | tuple) or not ladder or not all(type(n) is int and n > 0 for n in ladder):
         raise UsageError(f"the ladder must be falling side lengths such as 32,16,8, not {ladder!r}")
     if any(finer <= coarser for finer, coarser in zip(ladder, ladder[1:], strict=False)):
-        raise UsageError(f"the ladder {','.join(map(str, ladder))} does not fall: each side must be smaller than the last")
+        raise UsageError(
+            f"the ladder {','.join(map(str, ladder))} does not fall: each side must be smaller than the last"
+        )
     name = str(content["basis"].get("name", ""))
     usable = registry.load("basis", name).usable(ladder)
     if len(usable) < len(ladder) and "schedule" in content:
         for option in ("schedule.turns", "schedule.attenuation"):
             if option in asked:
-                raise UsageError(f"basis {name} has no levels, so {option.partition('.')[2]} says nothing: leave it out")
+                raise UsageError(
+                    f"basis {name} has no levels, so {option.partition('.')[2]} says nothing: leave it out"
+                )
         schedule = dict(content["schedule"])
         known = registry.options("schedule", str(schedule.get("name", "")))
         levels = {"turns": list(schedule.get("turns", []))[: len(usable) - 1]}

@@ -84,7 +84,10 @@ def git_state(checkout: Path) -> tuple[str | None, bool | None]:
         return None, None
     try:
         commit = subprocess.run(  # noqa: S603 - fixed words
-            ["git", "-C", str(checkout), "rev-parse", "HEAD"], capture_output=True, text=True, check=True  # noqa: S607
+            ["git", "-C", str(checkout), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            check=True,  # noqa: S607
         )
         status = subprocess.run(  # noqa: S603
             ["git", "-C", str(checkout), "status", "--porcelain", "--untracked-files=no"],  # noqa: S607

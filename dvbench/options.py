@@ -45,7 +45,7 @@ def _option(cls: type[Any], parameter: inspect.Parameter) -> Option:
         """Hold this one annotation: `ladder: Sequence[int]`, imported for type checkers only, is to harm no other."""
 
     probe.__annotations__ = {parameter.name: parameter.annotation}
-    scope = getattr(inspect.unwrap(cls.__init__), "__globals__", {})  # type: ignore[misc]
+    scope = getattr(inspect.unwrap(cls.__init__), "__globals__", {})
     try:
         hints = typing.get_type_hints(probe, scope, include_extras=True)
     except (NameError, AttributeError, TypeError, SyntaxError) as error:

@@ -116,9 +116,7 @@ def clipped(process: Process, x0: torch.Tensor, level: int, limits: DataRange) -
     Clipped as one picture, the noisy estimate of a component that has almost faded would spoil the kept one.
     """
     *details, kept = process.components(x0, level)
-    details = [
-        detail.clamp(-most, most) for detail, most in zip(details, limits.faded[level:], strict=True)
-    ]
+    details = [detail.clamp(-most, most) for detail, most in zip(details, limits.faded[level:], strict=True)]
     return process.compose([*details, kept.clamp(limits.low, limits.high)], level)
 
 

@@ -78,9 +78,7 @@ def assemble(config: Config, registry: Registry) -> Parts:
         network = create("backbone", ladder=config.ladder, channels=channels)
     assert isinstance(network, Backbone)
     plugins = registry.versions((kind, config.plugin(kind)[0]) for kind in KINDS)
-    parts = Parts(
-        config, device, plugins, dataset, process, network.to(device), sampler, detector, ""
-    )
+    parts = Parts(config, device, plugins, dataset, process, network.to(device), sampler, detector, "")
     return Parts(**{**vars(parts), "train_hash": train_hash(parts)})
 
 

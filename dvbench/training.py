@@ -61,7 +61,11 @@ class Trainer:
         self.parameters = [p for p in network.parameters() if p.requires_grad]
         self.averaged = [e for e, p in zip(self.ema.parameters(), network.parameters(), strict=True) if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, lr=options.lr, weight_decay=options.weight_decay, betas=(0.9, 0.99), fused=device.type != "mps"
+            self.parameters,
+            lr=options.lr,
+            weight_decay=options.weight_decay,
+            betas=(0.9, 0.99),
+            fused=device.type != "mps",
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=loss_scaling)
         self.draws = torch_generator(seed, "training times")

@@ -83,4 +83,3 @@ def test_identity_keeps_the_first_side_and_has_no_level_below():
     assert Identity.usable((32, 16, 8)) == (32,)
     with pytest.raises(ValueError, match="no level below"):
         Identity((32,), 3).project(torch.zeros(1, 3, 32, 32), 0)
-

@@ -182,7 +182,9 @@ def test_a_failure_is_recorded_and_the_same_command_tries_again(tiny, monkeypatc
 @pytest.mark.parametrize("name", ["training", "weights"])
 def test_a_damaged_checkpoint_is_named_and_left_alone(tiny, monkeypatch, name):
     with monkeypatch.context() as patch:
-        patch.setattr(Ancestral if name == "weights" else Trainer, {"weights": "sample", "training": "train"}[name], raising)
+        patch.setattr(
+            Ancestral if name == "weights" else Trainer, {"weights": "sample", "training": "train"}[name], raising
+        )
         with pytest.raises(KeyboardInterrupt):
             run(tiny)
     (record,) = (tiny.parent / "results").rglob("record.json")

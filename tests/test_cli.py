@@ -100,7 +100,12 @@ def interrupted_by(tiny, number):
     command = [sys.executable, "-m", "dvbench", "run", str(tiny), "--train-images", "4000", "--json"]
     settings = ["--set", "training.checkpoint_seconds=0.2"]
     process = subprocess.Popen(
-        [*command, *settings], cwd=tiny.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+        [*command, *settings],
+        cwd=tiny.parent,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
     )
     results = tiny.parent / "results"
     deadline = time.monotonic() + 120
@@ -112,7 +117,9 @@ def interrupted_by(tiny, number):
     _, told = process.communicate(timeout=60)
     (record,) = results.rglob("record.json")
     assert json.loads(record.read_text())["status"] == "interrupted"
-    run = subprocess.run([*command, *settings], cwd=tiny.parent, capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    run = subprocess.run(
+        [*command, *settings], cwd=tiny.parent, capture_output=True, text=True, env=ENVIRONMENT, check=True
+    )
     return process.returncode, told, json.loads(run.stdout), run.stderr
 
 

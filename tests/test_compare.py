@@ -267,7 +267,7 @@ def test_no_number_is_broken_or_lost_at_100_columns(results):
     save(results, run_id="20260101-000000-0123456789abcdef", metrics=metrics, **large)
     text = drawn(compare(None, results))
     assert max(map(len, text.splitlines())) <= 100
-    for word in ("234.6", "12.35", "0.0123", "0.0457", "98,765", "100 h", "123.5M", "…89abcdef"[1:]):
+    for word in ("234.6", "12.35", "0.0123", "0.0457", "98,765", "100 h", "123.5M"):
         assert word in text, word
 
 

@@ -13,7 +13,9 @@ from dvbench.registry import registry
 
 
 def resolved(benchmark, **given):
-    return resolve(str(benchmark), overrides({k: v for k, v in given.items() if k != "set"}, given.get("set")), registry())
+    return resolve(
+        str(benchmark), overrides({k: v for k, v in given.items() if k != "set"}, given.get("set")), registry()
+    )
 
 
 @pytest.mark.parametrize("path", sorted(benchmark_directory().glob("*.yaml")), ids=lambda path: path.stem)
@@ -101,7 +103,12 @@ def test_an_unknown_benchmark_suggests_the_nearest():
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("ladder: [", "no valid YAML"), ("- 1", "keys and values"), ("ladder: [16, 8]", "field required"), (None, "cannot be read")],
+    [
+        ("ladder: [", "no valid YAML"),
+        ("- 1", "keys and values"),
+        ("ladder: [16, 8]", "field required"),
+        (None, "cannot be read"),
+    ],
 )
 def test_a_broken_benchmark_file_is_one_sentence(tmp_path, text, sentence):
     path = tmp_path / "mine.yaml"

@@ -38,7 +38,9 @@ def test_components_compose_again_and_are_orthogonal(drawn, seed):
 def test_combining_weighs_each_component_by_its_own_coefficient(drawn, seed, data):
     level = data.draw(st.integers(0, drawn.K))
     x, y = grid(drawn, level, seed=seed), grid(drawn, level, seed=seed + 1)
-    numbers = st.lists(st.sampled_from([0.0, 0.5, 1.0, -2.0]), min_size=drawn.K + 1 - level, max_size=drawn.K + 1 - level)
+    numbers = st.lists(
+        st.sampled_from([0.0, 0.5, 1.0, -2.0]), min_size=drawn.K + 1 - level, max_size=drawn.K + 1 - level
+    )
     a, b = data.draw(numbers), data.draw(numbers)
     parts = zip(drawn.components(x, level), drawn.components(y, level), a, b, strict=True)
     expected = drawn.compose([u * p + v * q for p, q, u, v in parts], level)
@@ -153,7 +155,9 @@ def parts_of(drawn, level):
 def project_onto(drawn, x, level, component):
     """Keep one component of x."""
     parts = drawn.components(x, level)
-    return drawn.compose([p if i == component else torch.zeros_like(p) for i, p in enumerate(parts, start=level)], level)
+    return drawn.compose(
+        [p if i == component else torch.zeros_like(p) for i, p in enumerate(parts, start=level)], level
+    )
 
 
 def posterior_coefficients(drawn, t, s, i):

@@ -112,7 +112,9 @@ def test_every_sampler_calls_the_network_as_often_as_asked_on_the_right_grids(dr
 @given(processes(), st.sampled_from([Ancestral(), Ddim(), Ddim(1.0)]), st.integers(0, 2**31))
 def test_a_network_that_knows_the_picture_gets_it_back(drawn, sampler, seed):
     """With the true x_0 as its estimate, the last step returns x_0 itself."""
-    truth = torch.randn(2, 2, drawn.ladder[0], drawn.ladder[0], dtype=F64, generator=torch.Generator().manual_seed(seed))
+    truth = torch.randn(
+        2, 2, drawn.ladder[0], drawn.ladder[0], dtype=F64, generator=torch.Generator().manual_seed(seed)
+    )
     images = sampler.sample(lambda _x, _t, level: drawn.lower(truth, level), drawn, SeededNoise(drawn, seed), drawn.T)
     torch.testing.assert_close(images, truth, rtol=0, atol=1e-8)
 

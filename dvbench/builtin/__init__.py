@@ -20,7 +20,9 @@ def dvbench_schedules() -> list[Plugin]:
     """Offer the schedules."""
     return [
         Plugin("linear", "dvbench.builtin.schedules:Linear", "betas rise linearly (Ho et al. 2020)"),
-        Plugin("cosine", "dvbench.builtin.schedules:Cosine", "cosine of the cumulative signal (Nichol and Dhariwal 2021)"),
+        Plugin(
+            "cosine", "dvbench.builtin.schedules:Cosine", "cosine of the cumulative signal (Nichol and Dhariwal 2021)"
+        ),
     ]
 
 
@@ -47,7 +49,9 @@ def dvbench_datasets() -> list[Plugin]:
         Plugin("faces", "dvbench.builtin.faces:Faces", "the 400 ORL photographs, split by person"),
         Plugin("folder", "dvbench.builtin.folder:Folder", "a directory or zip of images"),
         Plugin("cifar10", "dvbench.builtin.downloads:Cifar10", "CIFAR-10, downloaded or read from --data"),
-        Plugin("fashion-mnist", "dvbench.builtin.downloads:FashionMnist", "Fashion-MNIST, downloaded or read from --data"),
+        Plugin(
+            "fashion-mnist", "dvbench.builtin.downloads:FashionMnist", "Fashion-MNIST, downloaded or read from --data"
+        ),
     ]
 
 

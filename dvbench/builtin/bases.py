@@ -36,7 +36,9 @@ class Haar(Basis):
         self.factors = [finer // coarser for finer, coarser in zip(self.ladder, self.ladder[1:], strict=False)]
         for finer, coarser, factor in zip(self.ladder, self.ladder[1:], self.factors, strict=False):
             if coarser * factor != finer or factor & (factor - 1):
-                raise ValueError(f"each side must halve, once or more, and {finer} to {coarser} does not: dct takes any")
+                raise ValueError(
+                    f"each side must halve, once or more, and {finer} to {coarser} does not: dct takes any"
+                )
 
     def project(self, x: torch.Tensor, level: int) -> torch.Tensor:
         """Map [B, C, n, n] to [B, C, n / f, n / f]."""

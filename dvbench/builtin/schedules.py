@@ -57,7 +57,9 @@ class Linear(VariancePreserving):
         """Return T betas; refuse a T so small that the last would reach 1."""
         scale = 1000 / steps
         if 0.02 * scale >= 1:
-            raise ValueError(f"{steps} steps would make the last beta {0.02 * scale:g}, which must stay below 1: take 21 or more")
+            raise ValueError(
+                f"{steps} steps would make the last beta {0.02 * scale:g}, which must stay below 1: take 21 or more"
+            )
         return np.linspace(1e-4 * scale, 0.02 * scale, steps)
 
 

@@ -54,7 +54,10 @@ class UNet(Backbone):
             into = [entering[stage], *[out] * (blocks - 1)]
             self.down.append(nn.ModuleList(Block(size, out, features, dropout, attend) for size in into))
             inner = widths[min(stage + 1, len(widths) - 1)]
-            into = [size + skip for size, skip in zip([inner, *[out] * blocks], [*[out] * blocks, entering[stage]], strict=True)]
+            into = [
+                size + skip
+                for size, skip in zip([inner, *[out] * blocks], [*[out] * blocks, entering[stage]], strict=True)
+            ]
             self.up.append(nn.ModuleList(Block(size, out, features, dropout, attend) for size in into))
         self.shrink = nn.ModuleList(nn.Conv2d(size, size, 3, stride=2, padding=1) for size in widths[:-1])
         self.grow = nn.ModuleList(nn.Conv2d(size, size, 3, padding=1) for size in widths[1:])

@@ -24,7 +24,12 @@ def _debug(context: click.Context, _parameter: click.Parameter, value: bool) -> 
 def debug_option(command: click.Command) -> click.Command:
     """Give a command --debug."""
     option = click.Option(
-        ["--debug"], is_flag=True, expose_value=False, is_eager=True, callback=_debug, help="Show a traceback on errors."
+        ["--debug"],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_debug,
+        help="Show a traceback on errors.",
     )
     command.params.append(option)
     return command

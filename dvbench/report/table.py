@@ -28,7 +28,8 @@ def tables(comparison: Comparison) -> Group:
     """Return one table for each benchmark, DDPM first, then the others from the least distance on."""
     pairs = list(zip(comparison.records, comparison.frame.to_dict("records"), strict=True))
     names = sorted({record.benchmark for record, _ in pairs})
-    return Group(*(_table(name, [pair for pair in pairs if pair[0].benchmark == name]) for name in names))
+    made = [_table(name, [pair for pair in pairs if pair[0].benchmark == name]) for name in names]
+    return Group(*(part for table in made for part in (table, "")))
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -86,7 +87,7 @@ def _distances(rows: Sequence[Row]) -> list[str]:
     """Return the labels of the distances, FID and FD first."""
     found = {name: metric for record, _ in rows for name, metric in labelled(record).items()}
     names = [name for name, metric in found.items() if not metric.higher_is_better]
-    return sorted(names, key=lambda name: not name.startswith(("FID", "FD")))
+    return sorted(names, key=lambda name: (name != "FID", not name.startswith("FD")))
 
 
 def _order(row: Row, metrics: Sequence[str]) -> tuple[bool, float, str]:
