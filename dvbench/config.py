@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,7 +178,7 @@ def _fit_ladder(content: dict[str, Any], registry: Registry, asked: set[str]) ->
     ladder = content["ladder"]
     if not isinstance(ladder, list | tuple) or not ladder or not all(type(n) is int and n > 0 for n in ladder):
         raise UsageError(f"the ladder must be falling side lengths such as 32,16,8, not {ladder!r}")
-    if any(finer <= coarser for finer, coarser in zip(ladder, ladder[1:], strict=False)):
+    if any(finer <= coarser for finer, coarser in pairwise(ladder)):
         raise UsageError(
             f"the ladder {','.join(map(str, ladder))} does not fall: each side must be smaller than the last"
         )
@@ -191,7 +192,7 @@ def _fit_ladder(content: dict[str, Any], registry: Registry, asked: set[str]) ->
                 )
         schedule = dict(content["schedule"])
         known = registry.options("schedule", str(schedule.get("name", "")))
-        levels = {"turns": list(schedule.get("turns", []))[: len(usable) - 1]}
+        levels: dict[str, Any] = {"turns": list(schedule.get("turns", []))[: len(usable) - 1]}
         if len(usable) == 1:
             levels["attenuation"] = 1.0
         content["schedule"] = {**schedule, **{key: value for key, value in levels.items() if key in known}}
@@ -204,8 +205,8 @@ def _sentence(error: ValidationError) -> UsageError:
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         section, dot, option = where.rpartition(".")
-        model = {"": Config, "training": Training, "sampling": Sampling}[section]
-        return unknown(f"option of {section}" if dot else "option", option, model.model_fields)
+        models: dict[str, type[BaseModel]] = {"": Config, "training": Training, "sampling": Sampling}
+        return unknown(f"option of {section}" if dot else "option", option, models[section].model_fields)
     message = first["msg"].removeprefix("Value error, ")
     given = "" if first["type"] in {"missing", "value_error"} else f", not {first['input']!r}"
     return UsageError(f"{where}: {message[0].lower()}{message[1:]}{given}" if where else message)

@@ -39,7 +39,7 @@ OPTIONS = {
 
 
 def overrides(options: Mapping[str, Any], settings: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """Return the dotted keys that ``options`` (of ``dvbench run``; None: not given) and ``--set`` settings stand for."""
+    """Return the dotted keys that the command's ``options`` (None: not given) and its --set ``settings`` stand for."""
     for name in options:
         if name not in OPTIONS:
             raise unknown("option of run", name, [*OPTIONS, "set", "results", "baseline", "fresh"])
@@ -85,7 +85,7 @@ def run(
 
 
 def compare(paths: Sequence[str | Path] | None = None, *, results: str | Path = "results") -> Comparison:
-    """Do what ``dvbench compare`` does: read the records of benchmarks, runs or directories and set them side by side."""
+    """Do what ``dvbench compare`` does: set the records of benchmarks, runs or directories side by side."""
     from dvbench.report.compare import compare as compare_records
 
     return compare_records(paths, Path(results))

@@ -30,9 +30,10 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(name: str, device: torch.device) -> str:
     """Return the precision called ``name``; "auto" is bf16 where the device computes in it natively, else fp32."""
     if name == "auto":
-        native = {
+        native: dict[str, Callable[[], bool]] = {
             "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-            "cpu": lambda: bool(torch.cpu._is_avx512_bf16_supported()),  # noqa: SLF001 - torch offers no public question
+            # torch has no public name for this question.
+            "cpu": lambda: bool(torch.cpu._is_avx512_bf16_supported()),  # noqa: SLF001
             "mps": lambda: False,
         }
         return "bf16" if native[device.type]() else "fp32"
@@ -83,18 +84,15 @@ def git_state(checkout: Path) -> tuple[str | None, bool | None]:
     if not (checkout / ".git").exists():
         return None, None
     try:
-        commit = subprocess.run(  # noqa: S603 - fixed words
-            ["git", "-C", str(checkout), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            check=True,  # noqa: S607
-        )
-        status = subprocess.run(  # noqa: S603
-            ["git", "-C", str(checkout), "status", "--porcelain", "--untracked-files=no"],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=True,
+        commit, changes = (
+            subprocess.run(  # noqa: S603 - fixed words
+                ["git", "-C", str(checkout), *words],  # noqa: S607 - git is wherever the user has it
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.strip()
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
         )
     except (OSError, subprocess.CalledProcessError):
         return None, None
-    return commit.stdout.strip(), bool(status.stdout.strip())
+    return commit, bool(changes)

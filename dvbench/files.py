@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import platformdirs
+
 from dvbench.errors import UsageError, WorkError
 
 
@@ -29,7 +31,7 @@ def told(path: Path) -> Iterator[None]:
                 "the same command then goes on from the last checkpoint"
             ) from error
         raise UsageError(
-            f"{path} cannot be written ({error.strerror or error}): make it writable, or choose another place with --results"
+            f"{path} cannot be written ({error.strerror or error}): make it writable, or choose another --results"
         ) from error
 
 
@@ -48,6 +50,11 @@ def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+
+def cache_directory() -> Path:
+    """Return the directory for what can be made or fetched again: $DVBENCH_CACHE, or the user's own cache."""
+    return Path(os.environ.get("DVBENCH_CACHE") or platformdirs.user_cache_dir("dvbench"))
 
 
 def write_text(path: Path, text: str) -> None:

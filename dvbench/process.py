@@ -27,9 +27,10 @@ ROUNDING = 1e-12
 
 @dataclass(frozen=True)
 class Posterior:
-    """q(x_s | x_t, x_0), Gaussian and independent per component: ``mean`` on the grid of level(t), and ``variance``,
-    one number for each component from level(t) to K.
-    """  # noqa: D205
+    """q(x_s | x_t, x_0), Gaussian and independent per component.
+
+    ``mean`` lies on the grid of level(t); ``variance`` has one number for each component from level(t) to K.
+    """
 
     mean: torch.Tensor
     variance: tuple[Coefficient, ...]
@@ -37,9 +38,7 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Move:
-    """One step of a sampler: from step ``t`` to step ``s`` < t on the grid of ``level``, after jumping from
-    ``jumps_from`` levels, largest first.
-    """  # noqa: D205
+    """One move of a sampler: jumps from the levels ``jumps_from``, then the step from ``t`` to ``s`` < t at ``level``."""
 
     t: int
     s: int
@@ -71,8 +70,8 @@ class Process:
     def _check(self) -> None:
         if self.gains.shape != (self.K + 1, self.T + 1) or self.sigma.shape != (self.T + 1,):
             raise ValueError(
-                f"the schedule has gains {self.gains.shape} and sigma {self.sigma.shape}; the ladder "
-                f"{','.join(map(str, self.ladder))} and T = {self.T} need {(self.K + 1, self.T + 1)} and {(self.T + 1,)}"
+                f"the schedule has gains {self.gains.shape} and sigma {self.sigma.shape}, and the ladder "
+                f"{','.join(map(str, self.ladder))} with T = {self.T} needs {(self.K + 1, self.T + 1)} and {(self.T + 1,)}"
             )
         if not (np.isfinite(self.gains).all() and np.isfinite(self.sigma).all()):
             raise ValueError("the schedule holds a gain or a noise level that is not finite")
@@ -95,7 +94,7 @@ class Process:
             component, step = (int(where[0]) for where in np.nonzero(variance < -ROUNDING))
             raise ValueError(
                 f"the schedule would need a negative noise variance ({variance[component, step]:.3g}) in component "
-                f"{component} at step {step + 1}: its gain rises there, or its noise falls, faster than the other allows"
+                f"{component} at step {step + 1}: there its gain rises, or its noise falls, faster than the other allows"
             )
 
     def _level_of(self, t: int) -> int:
@@ -118,14 +117,14 @@ class Process:
     def gain(self, t: Step, level: int, like: torch.Tensor) -> list[Coefficient]:
         """Return lambda[i, t] for i = level..K: floats, or [B, 1, 1, 1] in the dtype of ``like`` for t [B]."""
         if isinstance(t, torch.Tensor):
-            table = self._gain_table[level:, t.cpu()].to(like)
+            table = self._gain_table[level:, t.cpu()].to(like.dtype).to(like.device)  # MPS knows no float64
             return [row.view(-1, 1, 1, 1) for row in table]
         return [float(gain) for gain in self.gains[level:, t]]
 
     def noise_level(self, t: Step, like: torch.Tensor) -> Coefficient:
         """Return sigma[t]: a float, or [B, 1, 1, 1] in the dtype of ``like`` for t [B]."""
         if isinstance(t, torch.Tensor):
-            return self._sigma_table[t.cpu()].to(like).view(-1, 1, 1, 1)
+            return self._sigma_table[t.cpu()].to(like.dtype).to(like.device).view(-1, 1, 1, 1)
         return float(self.sigma[t])
 
     def lower(self, x: torch.Tensor, level: int, start: int = 0) -> torch.Tensor:

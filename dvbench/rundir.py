@@ -98,6 +98,6 @@ def trained(results: Path, benchmark: str, train_hash: str) -> Iterator[tuple[Ru
         except DvbenchError:
             continue  # somebody else's damage is not this run's
         method = held.method
-        if held.status == "finished" and method.train_hash == train_hash and method.trained_by is None:
-            if run.weights.exists():
-                yield run, held
+        alike = held.status == "finished" and method.train_hash == train_hash and method.trained_by is None
+        if alike and run.weights.exists():
+            yield run, held

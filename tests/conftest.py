@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-# A shared machine's clock says nothing of a test; the examples are the same in each run, so that a failure can be met again.
+# A shared machine's clock says nothing of a test; the examples are the same in each run, so that failures come back.
 settings.register_profile("dvbench", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("dvbench")
 

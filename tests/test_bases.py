@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given
@@ -31,7 +33,7 @@ def test_embed_is_the_adjoint_of_project(chosen, channels, dtype, seed):
     basis, ladder = chosen
     maps = basis(ladder, channels)
     generator = torch.Generator().manual_seed(seed)
-    for level, (finer, coarser) in enumerate(zip(ladder, ladder[1:], strict=False)):
+    for level, (finer, coarser) in enumerate(pairwise(ladder)):
         x = torch.randn(1, channels, finer, finer, dtype=dtype, generator=generator)
         y = torch.randn(1, channels, coarser, coarser, dtype=dtype, generator=generator)
         below, above = (maps.project(x, level) * y).sum(), (x * maps.embed(y, level)).sum()

@@ -154,7 +154,7 @@ def write_folder(folder, images):
 def test_inception_resizes_as_clean_fid_does_pixel_for_pixel(standin, tmp_path, height, width, channels):
     images = pictures(2, height, width, channels)
     theirs = ResizeDataset(write_folder(tmp_path / "images", images), mode="clean")
-    ours = Inception(weights=str(standin))._resized(images)
+    ours = Inception(weights=str(standin)).resized(images)
     assert ours.shape == (2, 3, 299, 299)
     assert ours.dtype == np.float32
     np.testing.assert_array_equal(ours, np.stack([image.numpy() for image in theirs]))

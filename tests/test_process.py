@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -208,7 +210,7 @@ def test_the_grid_has_exactly_the_calls_asked_for_and_every_turning_point(drawn,
     assert len(times) == steps
     assert times[0] == drawn.T
     assert set(turns) <= set(times)
-    assert all(earlier > later > 0 for earlier, later in zip(times, times[1:], strict=False))
+    assert all(earlier > later > 0 for earlier, later in pairwise(times))
     moves = list(drawn.walk(steps))
     assert [move.t for move in moves] == times
     assert moves[-1].s == 0

@@ -7,6 +7,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from processes import process
 
 from dvbench.builtin.bases import Dct, Identity
@@ -15,7 +17,7 @@ from dvbench.config import Training
 from dvbench.errors import WorkError
 from dvbench.prediction import data_range
 from dvbench.randomness import SampleNoise, order_of_epoch, seed_of
-from dvbench.training import Trainer
+from dvbench.training import Trainer, spread_times
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
 CPU = torch.device("cpu")
@@ -60,11 +62,25 @@ def test_a_budget_in_seconds_counts_the_steps_alone():
 
 
 def test_levels_are_seen_in_proportion():
-    """Half the steps lie above the turning point. n draws: 5 standard errors of a share of one half."""
+    """The turning point at one half splits a batch of 16 into 8 and 8, every time."""
     one = trainer(images=1600)
     one.train(lambda _: None)
-    share = one.progress.images_per_level[1] / 1600
-    assert abs(share - 0.5) < 5 * (0.25 / 1600) ** 0.5
+    assert one.progress.images_per_level == [800, 800]
+
+
+@given(st.integers(1, 60), st.integers(1, 40), st.integers(0, 2**31))
+def test_steps_are_uniform_and_evenly_spread(T, batch, seed):
+    """A step's count in a batch is batch / T to within one; over n batches its mean lies within 5 standard errors.
+
+    A count between two neighbouring integers has a variance of at most 1/4.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    n = 100
+    counts = torch.stack([torch.bincount(spread_times(T, batch, generator) - 1, minlength=T) for _ in range(n)])
+    assert counts.shape == (n, T)
+    assert counts.sum(dim=1).tolist() == [batch] * n
+    assert bool(((counts - batch / T).abs() < 1 + 1e-9).all())
+    assert bool(((counts.double().mean(0) - batch / T).abs() <= 5 * (0.25 / n) ** 0.5).all())
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
@@ -120,7 +136,7 @@ def test_the_learning_rate_rises_and_falls():
 
 def test_divergence_is_one_sentence():
     one = trainer(lr=1e20, warmup=0, images=640)
-    with pytest.raises(WorkError, match="training diverged after .* lower --set training.lr"):
+    with pytest.raises(WorkError, match=r"training diverged after .* lower --set training.lr"):
         one.train(lambda _: None)
 
 

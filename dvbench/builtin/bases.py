@@ -19,11 +19,11 @@ class Identity(Basis):
         """Keep the first side only."""
         return (ladder[0],)
 
-    def project(self, x: torch.Tensor, level: int) -> torch.Tensor:
+    def project(self, x: torch.Tensor, level: int) -> torch.Tensor:  # noqa: ARG002 - there is nothing to map
         """Refuse: there is no level below."""
         raise ValueError(f"the identity basis has no level below {level}")
 
-    def embed(self, y: torch.Tensor, level: int) -> torch.Tensor:
+    def embed(self, y: torch.Tensor, level: int) -> torch.Tensor:  # noqa: ARG002 - there is nothing to map
         """Refuse: there is no level below."""
         raise ValueError(f"the identity basis has no level below {level}")
 
@@ -71,7 +71,8 @@ class Dct(Basis):
 @functools.cache
 def lowpass(n: int, kept: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Return P [kept, n], computed in float64."""
-    return (dct_matrix(kept).T @ dct_matrix(n)[:kept]).to(dtype).to(device)
+    matrix: torch.Tensor = dct_matrix(kept).T @ dct_matrix(n)[:kept]
+    return matrix.to(dtype).to(device)
 
 
 def dct_matrix(n: int) -> torch.Tensor:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from PIL import Image
 
-from dvbench.builtin.imaging import DataError, SplitDataset, Splits, cache_directory, square
+from dvbench.builtin.imaging import DataError, SplitDataset, Splits, square
+from dvbench.files import cache_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable

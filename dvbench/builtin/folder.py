@@ -39,7 +39,7 @@ class Folder(SplitDataset):
     """Pictures in ``data``, a directory or zip, as uint8 N x size x size x channels: cropped to the centre square.
 
     Of pictures that are the same pixel for pixel one is kept; then ``held_out_fraction`` of them, drawn with ``seed``,
-    are held out, at least one. ``hint`` says where to get the pictures, for the error when ``data`` is not given.
+    are held out, at least two, since a covariance needs two. ``hint`` says where to get the pictures, for the error when ``data`` is not given.
     ``data`` is only read; the decoded pictures lie in the cache. Raises ValueError for options out of range, UsageError
     for data that cannot be used.
     """
@@ -80,9 +80,9 @@ class Folder(SplitDataset):
             shape = (len(entries), self.size, self.size, self.channels)
             kept = keep(f"folder-{self.size}", key, shape, lambda: distinct(self._decode(path, entries)))
         count = len(kept.pictures)
-        if count < 2:
-            raise DataError(f"{path} holds only one picture, which cannot be split: add others that differ from it")
-        held_out = min(max(round(count * self.held_out_fraction), 1), count - 1)
+        if count < 3:
+            raise DataError(f"{path} holds {count} distinct pictures, which cannot be split: add others, to 3 at least")
+        held_out = min(max(round(count * self.held_out_fraction), 2), count - 1)
         return kept.split(count - held_out)
 
     def _decode(self, path: Path, entries: Sequence[Entry]) -> Iterator[Images]:

@@ -7,7 +7,6 @@ import importlib.util
 import json
 import logging
 import math
-import os
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
-import platformdirs
 from PIL import Image, ImageOps
 
 from dvbench.api import Dataset
 from dvbench.errors import DvbenchError, UsageError
-from dvbench.files import write_json, write_whole
+from dvbench.files import cache_directory, write_json, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -145,11 +143,6 @@ def distinct(chunks: Iterable[Images], limit: int | None = None) -> Iterator[Ima
         yield chunk[fresh]
         if len(seen) == limit:
             return
-
-
-def cache_directory() -> Path:
-    """Return the directory that keeps pictures between runs: DVBENCH_CACHE, or the user's own cache."""
-    return Path(os.environ.get("DVBENCH_CACHE") or platformdirs.user_cache_dir("dvbench"))
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.client
-import os
 import shutil
 import tempfile
 import urllib.error
@@ -14,15 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
-import platformdirs
 import torch
 from cleanfid.downloads_helper import inception_url
 from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 
-from dvbench.api import Detector
+from dvbench.builtin.features import NetworkDetector
 from dvbench.errors import UsageError
-from dvbench.files import write_whole
+from dvbench.files import cache_directory, write_whole
 
 if TYPE_CHECKING:
     from dvbench.api import Features, Images
@@ -31,7 +28,7 @@ URL: str = inception_url
 FILE = URL.rsplit("/", 1)[1]
 
 
-class Inception(Detector):
+class Inception(NetworkDetector):
     """The 2048 features that FID is defined by (Heusel et al. 2017; Parmar et al. 2022 for mode "clean").
 
     ``weights`` is the path of NVIDIA's TorchScript file; without it the file is downloaded once, into $DVBENCH_CACHE or
@@ -40,39 +37,23 @@ class Inception(Detector):
     """
 
     name = "inception"
+    dimensions = 2048
     resize = "clean-fid clean (PIL bicubic to 299 px)"
 
     def __init__(self, weights: str | None = None, batch: int = 32, device: str = "cpu") -> None:
-        if batch < 1:
-            raise UsageError(f"detector.batch must be at least 1, not {batch}")
-        self.version = version("clean-fid")
         path = _cached() if weights is None else Path(weights).expanduser()
         if not path.is_file():
             raise UsageError(f"there is no Inception weights file {path}: {_mend()}")
-        network = _load(path)
-        with path.open("rb") as file:
-            self.weights_hash = hashlib.file_digest(file, "sha256").hexdigest()
-        try:
-            self._network = network.to(device).eval()
-        except (RuntimeError, AssertionError) as error:
-            raise UsageError(f"detector.device {device!r} cannot be used here: leave it at 'cpu'") from error
-        self._device = device
-        self._batch = batch
+        super().__init__(_load(path), path, batch, device)
+        self.version = version("clean-fid")
         self._resizer = build_resizer("clean")
 
-    def __call__(self, images: Images) -> Features:
-        """Map uint8 images [N, H, W, 1 or 3] to float32 features [N, 2048]."""
-        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in {1, 3}:
-            raise ValueError(f"inception takes uint8 images N x H x W x 1 or 3, not {images.dtype} {images.shape}")
-        features = np.empty((len(images), 2048), np.float32)
-        with torch.no_grad():
-            for start in range(0, len(images), self._batch):
-                part = slice(start, start + self._batch)
-                resized = torch.from_numpy(self._resized(images[part])).to(self._device)
-                features[part] = self._network(resized).cpu().numpy()
-        return features
+    def features(self, images: Images) -> torch.Tensor:
+        """Map one batch to its features [B, 2048]."""
+        said: torch.Tensor = self.network(torch.from_numpy(self.resized(images)).to(self.device))
+        return said
 
-    def _resized(self, images: Images) -> Features:
+    def resized(self, images: Images) -> Features:
         """Resize each image alone, as clean-fid does with a folder's files: float32 [N, 3, 299, 299] in 0..255."""
         coloured = np.broadcast_to(images, (*images.shape[:3], 3))
         return np.stack([self._resizer(image).transpose(2, 0, 1) for image in coloured])
@@ -94,8 +75,7 @@ def _load(path: Path) -> InceptionV3W:
 
 def _cached() -> Path:
     """Return the downloaded weights, downloading them the first time, whole or not at all."""
-    cache = os.environ.get("DVBENCH_CACHE") or platformdirs.user_cache_dir("dvbench")
-    path = Path(cache, "inception", FILE)
+    path = cache_directory() / "inception" / FILE
     if not path.is_file():
         write_whole(path, _download)
     return path

@@ -71,4 +71,5 @@ class Cosine(VariancePreserving):
         offset = 0.008
         angle = (np.arange(steps + 1) / steps + offset) / (1 + offset) * math.pi / 2
         cumulative = np.cos(angle) ** 2
-        return np.minimum(1 - cumulative[1:] / cumulative[:-1], 0.999)
+        betas: npt.NDArray[np.float64] = np.minimum(1 - cumulative[1:] / cumulative[:-1], 0.999)
+        return betas

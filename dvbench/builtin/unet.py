@@ -78,13 +78,13 @@ class UNet(Backbone):
             if stage > first:
                 h = self.shrink[stage - 1](h)
             skips.append(h)
-            for block in self.down[stage]:
+            for block in self.down[stage].children():
                 h = block(h, features)
                 skips.append(h)
         for block in self.middle:
             h = block(h, features)
         for stage in range(len(self.up) - 1, first - 1, -1):
-            for block in self.up[stage]:
+            for block in self.up[stage].children():
                 h = block(torch.cat([h, skips.pop()], dim=1), features)
             if stage > first:
                 h = self.grow[stage - 1](F.interpolate(h, scale_factor=2.0, mode="nearest"))

@@ -38,7 +38,7 @@ def debug_option(command: click.Command) -> click.Command:
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="dvbench")
 def cli() -> None:
-    """Train, sample, measure and compare dimensionality-varying diffusion against DDPM.
+    r"""Train, sample, measure and compare dimensionality-varying diffusion against DDPM.
 
     \b
     dvbench run cats --basis dct --baseline    train and sample DVDP, and DDPM beside it
@@ -57,10 +57,11 @@ def main() -> None:
 
     plugins = registry()
     plugins.add_commands(cli)
-    for problem in plugins.problems:
-        click.echo(f"Warning: {problem}", err=True)
     state: dict[str, bool] = {}
-    sys.exit(_guarded(lambda: cli.main(standalone_mode=False, obj=state), state))
+    code = _guarded(lambda: cli.main(standalone_mode=False, obj=state), state)
+    for problem in plugins.problems:  # last, since some hooks are called only when their kind is asked for
+        click.echo(f"Warning: {problem}", err=True)
+    sys.exit(code)
 
 
 def _guarded(command: Callable[[], Any], state: dict[str, bool]) -> int:

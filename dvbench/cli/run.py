@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,17 @@ import click
 from dvbench.entry import configurations, overrides
 
 
-class Numbers(click.ParamType):
-    """Comma-separated numbers."""
+def _numbers(of: Callable[[str], float]) -> Callable[[click.Context, click.Parameter, str | None], list[Any] | None]:
+    """Return a callback that reads comma-separated numbers."""
 
-    def __init__(self, of: type[int] | type[float]) -> None:
-        self.of = of
-        self.name = "N,N,..."
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> list[Any]:
-        """Return the numbers in ``value``."""
-        if not isinstance(value, str):
-            return list(value)
+    def read(_context: click.Context, _parameter: click.Parameter, value: str | None) -> list[Any] | None:
         try:
-            return [self.of(part) for part in value.split(",")]
+            return None if value is None else [of(part) for part in value.split(",")]
         except ValueError:
-            what = "whole numbers" if self.of is int else "numbers"
-            self.fail(f"{value!r} is no list of {what}: separate them by commas", param, ctx)
+            what = "whole numbers" if of is int else "numbers"
+            raise click.BadParameter(f"{value!r} is no list of {what}: separate them by commas") from None
+
+    return read
 
 
 def _settings(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
@@ -51,8 +47,8 @@ def _settings(_context: click.Context, _parameter: click.Parameter, values: tupl
 @click.option("--backbone", help="Network.")
 @click.option("--sampler", help="Sampler.")
 @click.option("--detector", help="Feature network of the distances.")
-@click.option("--ladder", type=Numbers(int), help="Falling side lengths, such as 32,16,8.")
-@click.option("--turns", type=Numbers(float), help="Turning points as fractions of T, rising, such as 0.3,0.6.")
+@click.option("--ladder", metavar="N,N,...", callback=_numbers(int), help="Falling side lengths, such as 32,16,8.")
+@click.option("--turns", metavar="F,F,...", callback=_numbers(float), help="Turning points as rising fractions of T.")
 @click.option("--attenuation", type=float, help="Gain, relative to the kept one, at which a component is dropped.")
 @click.option("--prediction", type=click.Choice(["eps", "v", "x0"]), help="What the network predicts.")
 @click.option("--sample-steps", type=int, metavar="N", help="Network calls an image.")
@@ -66,7 +62,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, values: tupl
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]))
 @click.option("--data", metavar="PATH", help="Where the dataset's own files are: a directory or a zip.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", callback=_settings,
-              help="Any option of the configuration or of a plugin, such as backbone.width=64; may be repeated.")  # fmt: skip
+              help="Any option of the configuration or of a plugin, such as backbone.width=64; repeatable.")  # fmt: skip
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
               help="Directory for runs.")  # fmt: skip
 @click.option("--baseline", is_flag=True, help="Run DDPM too, with the same network, budget and seed.")

@@ -1,0 +1,56 @@
+"""What a run says of where it ran."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+import torch
+
+from dvbench.environment import autocast, choose_device, choose_precision, describe, git_state
+from dvbench.errors import UsageError
+
+CPU = torch.device("cpu")
+
+
+def test_auto_is_a_device_that_is_there():
+    assert choose_device("cpu") == CPU
+    assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else choose_device("auto").type)
+    missing = next(name for name in ("mps", "cuda") if not {"cuda": torch.cuda, "mps": torch.backends.mps}[name].is_available())
+    with pytest.raises(UsageError, match=f"no {missing} device here: choose --device cpu"):
+        choose_device(missing)
+
+
+def test_precision_is_what_the_device_computes_in():
+    assert choose_precision("fp32", CPU) == "fp32"
+    assert choose_precision("auto", CPU) == ("bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32")
+    with pytest.raises(UsageError, match="fp16 needs a CUDA device"):
+        choose_precision("fp16", CPU)
+    linear, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
+    for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        with autocast(CPU, precision)():
+            assert linear(x).dtype == dtype
+
+
+def test_the_commit_is_that_of_the_checkout_and_dirt_is_told(tmp_path):
+    assert git_state(tmp_path) == (None, None)
+
+    def git(*words):
+        subprocess.run(["git", "-C", tmp_path, "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+
+    git("init", "-q")
+    (tmp_path / "file").write_text("one")
+    git("add", "file")
+    git("commit", "-qm", "one")
+    commit, dirty = git_state(tmp_path)
+    assert len(commit) == 40
+    assert dirty is False
+    (tmp_path / "file").write_text("two")
+    assert git_state(tmp_path) == (commit, True)
+
+
+def test_the_description_names_versions_and_the_machine():
+    told = describe(CPU, "fp32", {"dvbench": "0.1.0", "other": "2"})
+    assert (told["dvbench"], told["plugins"]) == ("0.1.0", {"dvbench": "0.1.0", "other": "2"})
+    assert told["torch"] == torch.__version__
+    assert told["threads"] == torch.get_num_threads()
