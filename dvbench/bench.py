@@ -41,7 +41,7 @@ def now() -> str:
 
 
 def configure(benchmark: str, overrides: Mapping[str, Any], plugins: Registry | None = None) -> Config:
-    """Resolve a benchmark and dotted overrides into a configuration for this machine, as far as it goes without data."""
+    """Resolve a benchmark and dotted overrides for this machine and check them as far as that goes without data."""
     plugins = plugins or registry()
     config = on_this_machine(resolve(benchmark, overrides, plugins))
     check_schedule(config, plugins)

@@ -38,7 +38,7 @@ class Posterior:
 
 @dataclass(frozen=True)
 class Move:
-    """One move of a sampler: jumps from the levels ``jumps_from``, then the step from ``t`` to ``s`` < t at ``level``."""
+    """A sampler's move: jumps from the levels ``jumps_from``, then the step from ``t`` to ``s`` < t at ``level``."""
 
     t: int
     s: int
@@ -71,7 +71,7 @@ class Process:
         if self.gains.shape != (self.K + 1, self.T + 1) or self.sigma.shape != (self.T + 1,):
             raise ValueError(
                 f"the schedule has gains {self.gains.shape} and sigma {self.sigma.shape}, and the ladder "
-                f"{','.join(map(str, self.ladder))} with T = {self.T} needs {(self.K + 1, self.T + 1)} and {(self.T + 1,)}"
+                f"{','.join(map(str, self.ladder))} with T = {self.T} needs {(self.K + 1, self.T + 1)}, {(self.T + 1,)}"
             )
         if not (np.isfinite(self.gains).all() and np.isfinite(self.sigma).all()):
             raise ValueError("the schedule holds a gain or a noise level that is not finite")
@@ -94,7 +94,7 @@ class Process:
             component, step = (int(where[0]) for where in np.nonzero(variance < -ROUNDING))
             raise ValueError(
                 f"the schedule would need a negative noise variance ({variance[component, step]:.3g}) in component "
-                f"{component} at step {step + 1}: there its gain rises, or its noise falls, faster than the other allows"
+                f"{component} at step {step + 1}: its gain rises, or its noise falls, beyond what the other allows"
             )
 
     def _level_of(self, t: int) -> int:
@@ -174,7 +174,10 @@ class Process:
         level(t), whose shape the result has.
         """
         level = self._one_level(t)
-        x = self.lower(x0, level)
+        return self.diffuse(self.lower(x0, level), t, noise, level)
+
+    def diffuse(self, x: torch.Tensor, t: Step, noise: torch.Tensor, level: int) -> torch.Tensor:
+        """Do what ``perturb`` does to clean data that is on the grid of ``level`` already."""
         return self.combine([(x, self.gain(t, level, x))], level) + self.noise_level(t, x) * noise
 
     def transition(self, t: Step, s: Step, level: int, like: torch.Tensor) -> list[tuple[Coefficient, ...]]:

@@ -43,9 +43,10 @@ class Reporter:
 
         def update_line(fraction: float, text: str) -> None:
             nonlocal said
+            ending = left.after(fraction)
             if time.monotonic() - said >= SECONDS_BETWEEN_LINES or fraction >= 1.0:
                 said = time.monotonic()
-                self.say(f"{name} {fraction:4.0%}  {text}{left.after(fraction)}")
+                self.say(f"{name} {fraction:4.0%}  {text}{ending}")
 
         self.say(f"{name} ...")
         yield update_line

@@ -60,9 +60,7 @@ class Trainer:
         self.ema = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
         self.parameters: list[torch.Tensor] = [p for p in network.parameters() if p.requires_grad]
         self.averaged: list[torch.Tensor] = [
-            average
-            for average, p in zip(self.ema.parameters(), network.parameters(), strict=True)
-            if p.requires_grad
+            average for average, p in zip(self.ema.parameters(), network.parameters(), strict=True) if p.requires_grad
         ]
         self.optimizer = torch.optim.AdamW(
             self.parameters,
@@ -104,8 +102,7 @@ class Trainer:
         batch = options.batch
         if options.images is not None:
             batch = min(batch, options.images - self.progress.images)
-        chosen = np.sort(self._next_indices(batch))  # sorted: kinder to a memory-mapped file
-        x0 = to_float(self.images[chosen], self.device)
+        x0 = to_float(self.images[self._next_indices(batch)], self.device)
         t = spread_times(process.T, batch, self.draws)
         levels = torch.as_tensor(process.level(t))
         for group in self.optimizer.param_groups:
@@ -133,7 +130,7 @@ class Trainer:
         process = self.process
         x0 = process.lower(images, level)
         noise = torch.randn(x0.shape, generator=self.noise, device=self.device)
-        x = process.combine([(x0, process.gain(t, level, x0))], level) + process.noise_level(t, x0) * noise
+        x = process.diffuse(x0, t, noise, level)
         wanted = target(self.prediction, process, x0, noise, t, level)
         seen = scaled_input(process, x, t, level, self.limits.std)
         with self.autocast():
@@ -207,9 +204,10 @@ class Trainer:
 def spread_times(T: int, batch: int, generator: torch.Generator) -> torch.Tensor:
     """Draw the steps [batch] of a batch from 1..T, each uniform, evenly spread: (i + u) T / batch with one draw u.
 
-    Images come in random order, so which image meets which step is random too. Even steps estimate the loss with less
-    variance than independent ones (Kingma et al. 2021, appendix I.1), and each level gets the same number of images in
-    every batch, to within one (exactly, where batch x turning point is whole): libraries build their kernels once.
+    Images come in random order, and must, so that which of them meets which step is random too. Even steps estimate the
+    loss with less variance than independent ones (Kingma et al. 2021, appendix I.1), and each level gets the same
+    number of images in every batch, to within one (exactly, where batch x turning point is whole): libraries build
+    their kernels for a shape once.
     """
     u = torch.rand((), generator=generator, dtype=torch.float64)
     positions = (torch.arange(batch, dtype=torch.float64) + u) * (T / batch)

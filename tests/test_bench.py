@@ -7,10 +7,10 @@ import json
 import numpy as np
 import pytest
 import yaml
-from benchmarks import write_benchmark, write_pictures
 from PIL import Image
 
 import dvbench
+from benchmarks import write_benchmark, write_pictures
 from dvbench import record as records
 from dvbench.builtin.samplers import Ancestral
 from dvbench.errors import UsageError, WorkError

@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+
 from benchmarks import write_benchmark
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}

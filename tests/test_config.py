@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from benchmarks import write_benchmark
 
+from benchmarks import write_benchmark
 from dvbench.config import baseline_of, benchmark_directory, resolve
 from dvbench.entry import overrides
 from dvbench.errors import UsageError

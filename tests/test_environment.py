@@ -16,7 +16,9 @@ CPU = torch.device("cpu")
 def test_auto_is_a_device_that_is_there():
     assert choose_device("cpu") == CPU
     assert choose_device("auto").type == ("cuda" if torch.cuda.is_available() else choose_device("auto").type)
-    missing = next(name for name in ("mps", "cuda") if not {"cuda": torch.cuda, "mps": torch.backends.mps}[name].is_available())
+    missing = next(
+        name for name in ("mps", "cuda") if not {"cuda": torch.cuda, "mps": torch.backends.mps}[name].is_available()
+    )
     with pytest.raises(UsageError, match=f"no {missing} device here: choose --device cpu"):
         choose_device(missing)
 

@@ -63,7 +63,8 @@ def test_only_clean_fids_inception_is_called_fid():
 
 def test_the_reference_is_known_by_its_pixels():
     hashes = {
-        distances(Means(), pictures(5, 0), pictures(9, 1), pictures(9, seed), 0)[0]["reference_hash"] for seed in (2, 2, 3)
+        distances(Means(), pictures(5, 0), pictures(9, 1), pictures(9, seed), 0)[0]["reference_hash"]
+        for seed in (2, 2, 3)
     }
     assert len(hashes) == 2
 

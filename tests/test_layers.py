@@ -25,7 +25,13 @@ KNOWS = {
     "dvbench.registry": {"dvbench", "dvbench.hookspecs", "dvbench.api", "dvbench.errors", "dvbench.options"},
 }
 FORBIDDEN = {
-    "dvbench.measure": ("dvbench.process", "dvbench.prediction", "dvbench.training", "dvbench.sampling", "dvbench.bench"),
+    "dvbench.measure": (
+        "dvbench.process",
+        "dvbench.prediction",
+        "dvbench.training",
+        "dvbench.sampling",
+        "dvbench.bench",
+    ),
     "dvbench.report": ("torch", "dvbench.process", "dvbench.bench", "dvbench.training"),
     "dvbench.training": ("dvbench.bench", "dvbench.sampling", "dvbench.record", "dvbench.report", "dvbench.builtin"),
     "dvbench.sampling": ("dvbench.bench", "dvbench.training", "dvbench.record", "dvbench.report", "dvbench.builtin"),
@@ -41,7 +47,9 @@ def imports(path, *, top=False):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names if f"{node.module}.{alias.name}" in MODULES)
+            yield from (
+                f"{node.module}.{alias.name}" for alias in node.names if f"{node.module}.{alias.name}" in MODULES
+            )
 
 
 def within(name, package):

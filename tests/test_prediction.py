@@ -36,7 +36,7 @@ def test_a_network_that_says_the_target_gives_x0_back(drawn, prediction, seed, d
     level = drawn.level(t)
     x0 = white((2, 2, drawn.ladder[level], drawn.ladder[level]), seed)
     noise = white(x0.shape, seed + 1)
-    x = drawn.combine([(x0, drawn.gain(t, level, x0))], level) + drawn.noise_level(t, x0) * noise
+    x = drawn.diffuse(x0, t, noise, level)
     said = target(prediction, drawn, x0, noise, t, level)
     torch.testing.assert_close(estimate(prediction, drawn, said, x, t, level), x0, rtol=0, atol=1e-6)
 

@@ -54,6 +54,21 @@ def test_it_stops_at_the_image_even_within_a_batch_and_books_levels():
     assert one.progress.seconds > 0
 
 
+def test_which_image_meets_which_step_is_random(monkeypatch):
+    """Over m meetings the correlation of an image's place in the data with its step has standard error m^(-1/2)."""
+    places = np.arange(200, dtype=np.uint8)[:, None, None, None].repeat(16, 1).repeat(16, 2).repeat(3, 3)
+    one = trainer(pictures=places, images=1600)
+    met = []
+
+    def loss(images, t, level):
+        met.extend(zip(images[:, 0, 0, 0].tolist(), t.tolist(), strict=True))
+        return one.parameters[0].sum() * torch.zeros(len(t))
+
+    monkeypatch.setattr(one, "_loss", loss)
+    one.train(lambda _: None)
+    assert abs(np.corrcoef(np.array(met).T)[0, 1]) < 5 / 1600**0.5
+
+
 def test_a_budget_in_seconds_counts_the_steps_alone():
     one = trainer(images=None, seconds=0.3)
     one.train(lambda _: None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,7 @@ class Lite0(NetworkDetector):
             network = EfficientNet.from_name("efficientnet-lite0", image_size=size)
         network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), assign=True)
         super().__init__(network, weights, batch, device)
+        self.extract: Callable[[torch.Tensor], torch.Tensor] = network.extract_features
         self.resize = f"bicubic antialiased to {size} px"
         self.side = (size, size)
 
@@ -47,5 +49,4 @@ class Lite0(NetworkDetector):
             x = torch.nn.functional.interpolate(x, size=self.side, mode="bicubic", antialias=True).clamp(0, 255)
         # One layout in memory for every input: which sums a convolution rounds first depends on it.
         x = x.expand(-1, 3, -1, -1).contiguous(memory_format=torch.channels_last)
-        maps: torch.Tensor = self.network.extract_features((x - 127) / 128)
-        return maps.mean(dim=(2, 3))
+        return self.extract((x - 127) / 128).mean(dim=(2, 3))

@@ -62,7 +62,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, values: tupl
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]))
 @click.option("--data", metavar="PATH", help="Where the dataset's own files are: a directory or a zip.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", callback=_settings,
-              help="Any option of the configuration or of a plugin, such as backbone.width=64; repeatable.")  # fmt: skip
+              help="Any option of the configuration or of a plugin, such as backbone.width=64.")  # fmt: skip
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
               help="Directory for runs.")  # fmt: skip
 @click.option("--baseline", is_flag=True, help="Run DDPM too, with the same network, budget and seed.")

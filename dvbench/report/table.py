@@ -116,7 +116,8 @@ def _digits(name: str) -> int:
 def _name(record: Record, row: Mapping[str, Any], mark: int | None) -> Text:
     method = "DDPM" if row["baseline"] else f"{record.method.basis} {row['ladder']}"
     run = record.run_id if len(record.run_id) <= 20 else f"…{record.run_id[-12:]}"
-    return Text.assemble(method, f" ({mark})" if mark else "", (f"\n{run}", "dim"))
+    how = f"{record.method.sampler}, {record.method.sample_steps} steps"
+    return Text.assemble(method, f" ({mark})" if mark else "", (f"\n{how}\n{run}", "dim"))
 
 
 def _cells(record: Record, row: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
