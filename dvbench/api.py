@@ -42,9 +42,8 @@ class Plugin:
 class Basis(ABC):
     """Linear maps between the grids of a ladder of side lengths, each with orthonormal rows.
 
-    ``ladder`` is the falling list of side lengths; ``channels`` the images' channel count. A basis that learns adds
-    ``fit(images: float NCHW in [-1, 1])``, ``state()`` and ``load(state)``. Raise ValueError, in one sentence, for a
-    ladder that does not suit.
+    ``ladder`` is the falling list of side lengths; ``channels`` the images' channel count. Raise ValueError, in one
+    sentence, for a ladder that does not suit.
     """
 
     def __init__(self, ladder: Sequence[int], channels: int) -> None:

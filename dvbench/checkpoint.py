@@ -29,7 +29,10 @@ def digest(tensors: Mapping[str, torch.Tensor], state: str) -> str:
 def write(path: Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
     """Write ``tensors`` and the JSON-able ``state`` to ``path``, whole or not at all."""
     text = json.dumps(state, sort_keys=True)
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    # Copies, since a network's tied weights share memory, which the format refuses.
+    held = {
+        name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
+    }
     content = save(held, metadata={"state": text, "sha256": digest(held, text)})
     write_whole(path, lambda file: file.write(content))
 

@@ -18,7 +18,7 @@ from dvbench.registry import Registry
 class Section(BaseModel):
     """A frozen section of the configuration that knows all its keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Training(Section):
@@ -29,6 +29,7 @@ class Training(Section):
     batch: int = Field(64, ge=1, description="images a step")
     microbatch: int | None = Field(None, ge=1, description="images that go through the network at a time, at most")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    beta2: float = Field(0.99, gt=0, lt=1, description="AdamW's decay of the squared gradients; its other is 0.9")
     weight_decay: float = Field(0.0, ge=0)
     warmup: int = Field(2000, ge=0, description="images over which the learning rate rises")
     decay: Literal["cosine", "none"] = Field("cosine", description="how the learning rate falls over the budget")
@@ -118,12 +119,14 @@ def resolve(benchmark: str, overrides: Mapping[str, Any], registry: Registry) ->
     A plugin's own options are checked against its constructor; every default becomes a value of the Config.
     """
     content = read_benchmark(benchmark)
+    _check_sections(content)
     for kind in KINDS:
         if f"{kind}.name" in overrides:
             _choose(content, kind, str(overrides[f"{kind}.name"]), registry)
     for key, value in overrides.items():
-        if not key.endswith(".name"):
+        if key not in {f"{kind}.name" for kind in KINDS}:
             _put(content, key, value)
+    _check_sections(content)
     if "ladder" in content and "basis" in content:
         _fit_ladder(content, registry, asked=set(overrides))
     for kind in KINDS:
@@ -135,6 +138,14 @@ def resolve(benchmark: str, overrides: Mapping[str, Any], registry: Registry) ->
         return Config(**content)
     except ValidationError as error:
         raise _sentence(error) from error
+
+
+def _check_sections(content: Mapping[str, Any]) -> None:
+    """Raise UsageError for a plugin's section that does not name its plugin; a missing section is told of later."""
+    for kind in KINDS:
+        section = content.get(kind, {"name": ""})
+        if not isinstance(section, dict) or not isinstance(section.get("name"), str):
+            raise UsageError(f"{kind} must name a plugin, as in {kind}: {{name: ...}}, not {section!r}")
 
 
 def baseline_of(overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,7 +203,8 @@ def _fit_ladder(content: dict[str, Any], registry: Registry, asked: set[str]) ->
                 )
         schedule = dict(content["schedule"])
         known = registry.options("schedule", str(schedule.get("name", "")))
-        levels: dict[str, Any] = {"turns": list(schedule.get("turns", []))[: len(usable) - 1]}
+        turns = schedule.get("turns", [])
+        levels: dict[str, Any] = {"turns": turns[: len(usable) - 1] if isinstance(turns, list) else turns}
         if len(usable) == 1:
             levels["attenuation"] = 1.0
         content["schedule"] = {**schedule, **{key: value for key, value in levels.items() if key in known}}

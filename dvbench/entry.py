@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dvbench.errors import unknown
+from dvbench.errors import UsageError, unknown
 
 if TYPE_CHECKING:
     from dvbench.config import Config
@@ -43,6 +43,8 @@ def overrides(options: Mapping[str, Any], settings: Mapping[str, Any] | None = N
     for name in options:
         if name not in OPTIONS:
             raise unknown("option of run", name, [*OPTIONS, "set", "results", "baseline", "fresh"])
+    if options.get("train_images") is not None and options.get("train_seconds") is not None:
+        raise UsageError("--train-images and --train-seconds are two budgets: give one of them")
     given = {OPTIONS[name]: value for name, value in options.items() if value is not None}
     return given | dict(settings or {})
 
@@ -78,9 +80,8 @@ def run(
 
     reporter = reporter or Reporter()
     settings = options.pop("set", None)
-    record: Record
-    for config in configurations(benchmark, overrides(options, settings), baseline=baseline):
-        _, record = conduct(config, Path(results), reporter, fresh=fresh)
+    configs = configurations(benchmark, overrides(options, settings), baseline=baseline)
+    *_, (_, record) = conduct(configs, Path(results), reporter, fresh=fresh)
     return record
 
 

@@ -60,9 +60,8 @@ def distances(detector: Detector, samples: Images, train: Images, held_out: Imag
     ]
 
 
-def network_cost(network: Backbone, process: Process, steps: int) -> dict[str, Any]:
+def network_cost(network: Backbone, process: Process, steps: int, device: torch.device) -> dict[str, Any]:
     """Count the FLOPs of one image: a forward pass at each level, and a sample of ``steps`` network calls."""
-    device = next(network.parameters(), torch.empty(0)).device
     passes = []
     for level, side in enumerate(process.ladder):
         x = torch.zeros(1, network.channels, side, side, device=device)

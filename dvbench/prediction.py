@@ -49,8 +49,9 @@ def to_uint8(images: torch.Tensor) -> npt.NDArray[np.uint8]:
     return result
 
 
-def data_range(process: Process, images: npt.NDArray[np.uint8], chunk: int = 512) -> DataRange:
-    """Measure the training split N x H x W x C, in one pass of ``chunk`` images at a time."""
+def data_range(process: Process, images: npt.NDArray[np.uint8], chunk: int | None = None) -> DataRange:
+    """Measure the training split N x H x W x C, in one pass of ``chunk`` images at a time (4 million values else)."""
+    chunk = chunk or max(1, 2**22 // images[0].size)
     total = squares = 0.0
     low, high, faded = np.inf, -np.inf, [0.0] * process.K
     for start in range(0, len(images), chunk):

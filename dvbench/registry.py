@@ -93,13 +93,13 @@ class Registry:
         self._sources: dict[str, _Source] = {}
         self._offers: dict[str, list[Offer]] = {}
         builtin = importlib.import_module("dvbench.builtin")
-        self._register(builtin, _Source(GROUP, _version(GROUP), "builtin"))
+        self._register(builtin, _Source(GROUP, version(GROUP), "builtin"))
         for distribution, plugin in (plugins or {}).items():
-            self._register(plugin, _Source(distribution, _version(distribution), distribution))
+            self._register(plugin, _Source(distribution, version(distribution), distribution))
         for entry_point in self._installed() if entry_points is None else entry_points:
             dist = entry_point.dist
-            name, version = (dist.name, dist.version) if dist else (entry_point.module, "unknown")
-            source = _Source(name, version, entry_point.name)
+            name, installed = (dist.name, dist.version) if dist else (entry_point.module, "unknown")
+            source = _Source(name, installed, entry_point.name)
             with self._isolated(source, "loading it"):
                 self._register(entry_point.load(), source)
 
@@ -243,7 +243,8 @@ def _canonical(distribution: str) -> str:
     return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
-def _version(distribution: str) -> str:
+def version(distribution: str) -> str:
+    """Return the installed version of a distribution."""
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:

@@ -11,7 +11,7 @@ from typing import Any
 from dvbench import record as records
 from dvbench.config import Config
 from dvbench.errors import DvbenchError
-from dvbench.files import write_text
+from dvbench.files import told, write_text
 from dvbench.record import Record
 
 
@@ -42,9 +42,13 @@ class RunDirectory:
         return self.path / "checkpoints" / "training.safetensors"
 
     @property
-    def drawn(self) -> Path:
-        """The samples drawn so far, and what they cost."""
-        return self.path / "checkpoints" / "samples.safetensors"
+    def drawn(self) -> list[Path]:
+        """The batches of samples drawn so far, in order, each with what it cost."""
+        return sorted((self.path / "checkpoints").glob("samples-*.safetensors"))
+
+    def batch(self, first: int) -> Path:
+        """Where the batch goes whose first sample has this index."""
+        return self.path / "checkpoints" / f"samples-{first:09}.safetensors"
 
     @property
     def samples(self) -> Path:
@@ -58,7 +62,8 @@ class RunDirectory:
 
     def read(self) -> Record | None:
         """Return the record, None where there is none yet."""
-        return records.read(self.record) if self.record.exists() else None
+        with told(self.record):
+            return records.read(self.record) if self.record.exists() else None
 
 
 class Log:
@@ -82,22 +87,22 @@ def place(results: Path, config: Config, config_hash: str, *, fresh: bool) -> Ru
     parent = results / config.benchmark
     stem = f"{config.plugin('basis')[0].rpartition(':')[2]}-{config_hash[:10]}"
     attempts = [parent / stem]
-    while (following := parent / f"{stem}-{len(attempts) + 1}").exists():
-        attempts.append(following)
-    if fresh and attempts[-1].exists():
-        return RunDirectory(parent / f"{stem}-{len(attempts) + 1}")
+    with told(parent):
+        while (following := parent / f"{stem}-{len(attempts) + 1}").exists():
+            attempts.append(following)
+        if fresh and attempts[-1].exists():
+            return RunDirectory(following)
     return RunDirectory(attempts[-1])
 
 
-def trained(results: Path, benchmark: str, train_hash: str) -> Iterator[tuple[RunDirectory, Record]]:
+def trained(results: Path, train_hash: str) -> Iterator[RunDirectory]:
     """Yield the finished runs whose networks were trained from the same inputs and whose weights are still there."""
-    for path in sorted((results / benchmark).glob(f"*/{records.NAME}")):
+    for path in sorted(results.glob(f"*/*/{records.NAME}")):
         run = RunDirectory(path.parent)
         try:
             held = records.read(path)
         except DvbenchError:
             continue  # somebody else's damage is not this run's
-        method = held.method
-        alike = held.status == "finished" and method.train_hash == train_hash and method.trained_by is None
+        alike = held.status == "finished" and held.method.train_hash == train_hash and held.method.trained_by is None
         if alike and run.weights.exists():
-            yield run, held
+            yield run

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 import torch
 
 from dvbench import record as records
-from dvbench.api import KINDS, Dataset, Detector, Sampler
+from dvbench.api import KINDS, Dataset, Detector, Kind, Sampler
 from dvbench.backbone import Backbone
 from dvbench.config import Config
-from dvbench.environment import choose_device, choose_precision
+from dvbench.environment import choose_device, choose_precision, device_name
 from dvbench.errors import UsageError
 from dvbench.process import Process
 from dvbench.randomness import seed_of
-from dvbench.registry import Registry
+from dvbench.registry import Registry, version
 
 
 @dataclass(frozen=True)
@@ -77,16 +77,25 @@ def assemble(config: Config, registry: Registry) -> Parts:
         torch.manual_seed(seed_of(config.seed, "weights"))
         network = create("backbone", ladder=config.ladder, channels=channels)
     assert isinstance(network, Backbone)
-    plugins = registry.versions((kind, config.plugin(kind)[0]) for kind in KINDS)
-    parts = Parts(config, device, plugins, dataset, process, network.to(device), sampler, detector, "")
-    return Parts(**{**vars(parts), "train_hash": train_hash(parts)})
+    plugins = registry.versions((kind, config.plugin(kind)[0]) for kind in KINDS) | {"dvbench": version("dvbench")}
+    inputs = train_hash(config, dataset.fingerprint, registry)
+    return Parts(config, device, plugins, dataset, process, network.to(device), sampler, detector, inputs)
 
 
-def train_hash(parts: Parts) -> str:
-    """Return the SHA-256 of all that the trained weights depend on: of the configuration, the data and the versions."""
-    config = parts.config.to_json()
-    irrelevant = ("benchmark", "sampler", "sampling", "detector", "threads")
-    inputs = {key: value for key, value in config.items() if key not in irrelevant}
-    inputs["dataset"] = parts.dataset.fingerprint
-    inputs["training"] = {key: value for key, value in inputs["training"].items() if key != "checkpoint_seconds"}
-    return records.digest({**inputs, "plugins": parts.plugins})
+def train_hash(config: Config, fingerprint: str, registry: Registry) -> str:
+    """Return the SHA-256 of all that trained weights depend on: of the configuration, the data and the versions.
+
+    What a budget in seconds buys depends on the machine too.
+    """
+    inputs = config.to_json()
+    for irrelevant in ("benchmark", "sampler", "sampling", "detector", "threads"):
+        del inputs[irrelevant]
+    del inputs["training"]["checkpoint_seconds"]
+    inputs["dataset"] = fingerprint
+    kinds: tuple[Kind, ...] = ("basis", "schedule", "backbone")
+    inputs["versions"] = registry.versions((kind, config.plugin(kind)[0]) for kind in kinds) | {
+        "dvbench": version("dvbench")
+    }
+    if config.training.seconds is not None:
+        inputs["machine"] = [device_name(choose_device(config.device)), torch.get_num_threads()]
+    return records.digest(inputs)

@@ -66,7 +66,7 @@ class Trainer:
             self.parameters,
             lr=options.lr,
             weight_decay=options.weight_decay,
-            betas=(0.9, 0.99),
+            betas=(0.9, options.beta2),
             fused=device.type != "mps",
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=loss_scaling)
@@ -116,7 +116,7 @@ class Trainer:
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
         self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.parameters, options.clip, foreach=True)
+        torch.nn.utils.clip_grad_norm_(self.parameters, options.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 
 import dvbench
 from benchmarks import write_benchmark, write_pictures
+from dvbench import bench
 from dvbench import record as records
 from dvbench.builtin.samplers import Ancestral
 from dvbench.errors import UsageError, WorkError
@@ -200,6 +203,73 @@ def test_a_damaged_checkpoint_is_named_and_left_alone(tiny, monkeypatch, name):
 
 def raising(*_args, **_options):
     raise KeyboardInterrupt
+
+
+def test_reused_weights_stay_the_other_runs_when_sampling_is_resumed(tiny, monkeypatch):
+    first = run(tiny)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ancestral, "sample", raising)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny, sample_steps=3)
+    resumed = run(tiny, sample_steps=3)
+    assert len(resumed.resumed) == 1
+    assert resumed.method.trained_by == first.run_id
+
+
+def test_what_was_begun_on_other_data_is_not_gone_on_with(tiny, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Ancestral, "sample", raising)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny)
+    Image.new("RGB", (20, 20), "red").save(tiny.parent / "pictures" / "000.png")
+    with pytest.raises(UsageError, match=r"the data, a version or the machine has changed .*: give --fresh"):
+        run(tiny)
+    assert run(tiny, fresh=True).status == "finished"
+
+
+def test_another_detector_or_sampler_needs_no_other_training(tiny):
+    one, other = run(tiny), run(tiny, sampler="ddim", set={"detector.size": 64})
+    assert one.method.train_hash == other.method.train_hash
+    assert other.method.trained_by == one.run_id
+
+
+def test_a_budget_in_seconds_belongs_to_a_machine(tiny):
+    hashes = {run(tiny, train_seconds=0.1, threads=threads).method.train_hash for threads in (1, 2)}
+    torch.set_num_threads(1)
+    assert len(hashes) == 2
+
+
+def test_the_baseline_is_not_begun_where_the_run_itself_is_refused(tiny):
+    with pytest.raises(UsageError, match="--sample-steps"):
+        run(tiny, baseline=True, sample_steps=1)
+    assert not (tiny.parent / "results").exists()
+
+
+def test_two_processes_do_not_work_on_one_run(tiny, monkeypatch):
+    original = Ancestral.sample
+
+    def meanwhile(self, *args):
+        with pytest.raises(UsageError, match="another process is at work"):
+            run(tiny)
+        return original(self, *args)
+
+    monkeypatch.setattr(Ancestral, "sample", meanwhile)
+    run(tiny)
+    assert not list((tiny.parent / "results").rglob("*.lock"))
+
+
+def test_a_signal_while_measuring_interrupts_and_what_was_done_is_kept(tiny, monkeypatch):
+    original = bench.contact_sheet
+
+    def signalled(images):
+        signal.raise_signal(signal.SIGINT)
+        return original(images)
+
+    monkeypatch.setattr(bench, "contact_sheet", signalled)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny)
+    (path,) = (tiny.parent / "results").rglob("record.json")
+    assert records.read(path).status == "finished"
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def test_a_run_that_was_stopped_in_any_way_goes_on(tiny, number):
         assert code == -signal.SIGKILL
     else:
         assert code == 130
-        assert "the same command goes on" in told
+        assert "the same command (without --fresh) goes on with it" in told
     assert "going on after" in resumed
     assert record["status"] == "finished"
     assert len(record["resumed"]) == 1

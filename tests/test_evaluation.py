@@ -72,7 +72,7 @@ def test_the_reference_is_known_by_its_pixels():
 def test_a_sample_costs_the_sum_over_its_steps():
     drawn = process(Dct, ladder=(16, 8), turns=(0.5,))
     network = UNet((16, 8), 1, width=8, attention=(4,))
-    cost = network_cost(network, drawn, 10)
+    cost = network_cost(network, drawn, 10, torch.device("cpu"))
     forward = [
         count(network, torch.zeros(1, 1, side, side), torch.ones(1), level=level).flops
         for level, side in enumerate((16, 8))

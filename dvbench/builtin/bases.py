@@ -78,8 +78,7 @@ def lowpass(n: int, kept: int, dtype: torch.dtype, device: torch.device) -> torc
 def dct_matrix(n: int) -> torch.Tensor:
     """Return the orthonormal DCT-II matrix [n, n], float64: row k is sqrt(2 / n) cos(pi (j + 1/2) k / n)."""
     position = torch.arange(n, dtype=torch.float64) + 0.5
-    matrix: torch.Tensor = (
-        torch.cos(torch.pi / n * torch.arange(n, dtype=torch.float64)[:, None] * position) * (2 / n) ** 0.5
-    )
+    frequency = torch.arange(n, dtype=torch.float64)[:, None]
+    matrix: torch.Tensor = (2 / n) ** 0.5 * torch.cos(torch.pi / n * frequency * position)
     matrix[0] /= 2**0.5
     return matrix

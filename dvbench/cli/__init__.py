@@ -72,7 +72,7 @@ def _guarded(command: Callable[[], Any], state: dict[str, bool]) -> int:
         error.show()
         return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("Interrupted: the same command goes on from here.", err=True)
+        click.echo("Interrupted.", err=True)
         return 130
     except DvbenchError as error:
         _trace(state)

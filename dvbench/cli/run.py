@@ -91,9 +91,7 @@ def run(
     from dvbench.bench import conduct
     from dvbench.progress import Reporter
 
-    reporter = Reporter()
-    for config in configs:
-        directory, record = conduct(config, results, reporter, fresh=fresh)
+    for directory, record in conduct(configs, results, Reporter(), fresh=fresh):
         if as_json:
             click.echo(json.dumps(record.model_dump(mode="json")))
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import TYPE_CHECKING
 
@@ -10,18 +9,30 @@ import torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+from pathlib import Path
+
+
+def reset_peak_memory(device: torch.device) -> bool:
+    """Let ``peak_memory`` count from here; tell whether that was possible (on CUDA, and on Linux for the process)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return True
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Return the most bytes held so far: allocated on a CUDA device, else resident in this process (None: not told)."""
+    """Return the most bytes held since the reset: allocated on a CUDA device, else resident in this process."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     try:
-        import resource
-    except ImportError:  # Windows has no such count
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
         return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    return next((1024 * int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:")), None)
 
 
 class LevelClock:
@@ -37,11 +48,6 @@ class LevelClock:
         self._now = now
         self._level: int | None = None
         self._since = 0.0
-
-    @property
-    def total(self) -> float:
-        """The seconds of all accounts together."""
-        return sum(self.seconds.values())
 
     def enter(self, level: int) -> None:
         """Let time run on the account of ``level`` from here on."""

@@ -176,7 +176,8 @@ def _why_not(run: Record, base: Record | None) -> str | None:
 def _differences(run: Record, base: Record) -> list[str]:
     """Say what makes the numbers of two runs speak of different things."""
     pairs = [
-        (name, getattr(run.environment, name), getattr(base.environment, name)) for name in ("device_name", "threads")
+        (name, getattr(run.environment, name), getattr(base.environment, name))
+        for name in ("device", "device_name", "threads", "precision")
     ]
     mine, its = labelled(run), labelled(base)
     shared = [name for name in mine if name in its]
