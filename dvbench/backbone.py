@@ -15,7 +15,12 @@ class Backbone(nn.Module, ABC):
     A subclass may add ``prepare(process, images, prediction)``, called once before training with the training split
     (uint8, N x H x W x C). A network without parameters is not trained. Raise ValueError, in one sentence, for a
     ladder that the network cannot take.
+
+    ``exact`` says that the network's estimates are those of the data's own distribution, so that clipping them would
+    only spoil them.
     """
+
+    exact = False
 
     def __init__(self, ladder: Sequence[int], channels: int) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dvbench.process import Process, Step
+from dvbench.process import Coefficient, Process, Step
 
 Prediction: TypeAlias = Literal["eps", "v", "x0"]
 
@@ -73,10 +73,16 @@ def shrink(process: Process, level: int) -> float:
     return process.ladder[level] / process.ladder[0]
 
 
+def input_scale(process: Process, like: torch.Tensor, t: Step, level: int, std: float) -> Coefficient:
+    """Return about the standard deviation of a kept pixel of x_t: sqrt((lambda[K, t] std n_0 / n_l)^2 + sigma[t]^2)."""
+    signal = process.gain(t, level, like)[-1] * (std / shrink(process, level))
+    scale: Coefficient = (signal**2 + process.noise_level(t, like) ** 2) ** 0.5
+    return scale
+
+
 def scaled_input(process: Process, x: torch.Tensor, t: Step, level: int, std: float) -> torch.Tensor:
-    """Scale x_t to about unit variance: x_t / sqrt((lambda[K, t] std n_0 / n_l)^2 + sigma[t]^2)."""
-    signal = process.gain(t, level, x)[-1] * (std / shrink(process, level))
-    return x / (signal**2 + process.noise_level(t, x) ** 2) ** 0.5
+    """Return what the network sees of x_t: scaled to about unit variance."""
+    return x / input_scale(process, x, t, level, std)
 
 
 def target(

@@ -42,7 +42,7 @@ class Denoiser:
         with self.autocast():
             said = self.network(scaled_input(self.process, x, t, level, self.limits.std), times, level)
         x0 = estimate(self.prediction, self.process, said.to(x.dtype), x, t, level)
-        return clipped(self.process, x0, level, self.limits)
+        return x0 if self.network.exact else clipped(self.process, x0, level, self.limits)
 
 
 @torch.inference_mode()

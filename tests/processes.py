@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from dvbench.builtin.bases import Dct, Haar, Identity
-from dvbench.builtin.schedules import Cosine, Linear
+from dvbench.builtin.schedules import Cosine, Linear, Shifted
 from dvbench.process import Process
 
 
@@ -28,7 +28,7 @@ def ladders(draw, basis):
 
 
 @st.composite
-def processes(draw, bases=(Identity, Haar, Dct), schedules=(Linear, Cosine), smallest_attenuation=0.01):
+def processes(draw, bases=(Identity, Haar, Dct), schedules=(Linear, Cosine, Shifted), smallest_attenuation=0.01):
     """Draw a process of any basis, schedule, ladder, turning points and attenuation."""
     basis, schedule = draw(st.sampled_from(bases)), draw(st.sampled_from(schedules))
     ladder = draw(ladders(basis))

@@ -53,7 +53,7 @@ def test_options_reach_their_place():
 
 
 def test_another_plugin_keeps_the_options_that_it_has_too():
-    assert resolved("cats", schedule="cosine").schedule == {"name": "cosine", "turns": [0.3, 0.6], "attenuation": 0.3}
+    assert resolved("cats", schedule="cosine").schedule == {"name": "cosine", "turns": [0.25, 0.55], "attenuation": 0.3}
     assert resolved("cats", sampler="ddim", set={"sampler.eta": 1}).sampler == {"name": "ddim", "eta": 1.0}
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from processes import process, processes
 
 from dvbench.builtin.bases import Dct, Haar, Identity
-from dvbench.builtin.samplers import Ancestral, Ddim
+from dvbench.builtin.samplers import Ancestral, Ddim, Dpmpp
 from dvbench.builtin.schedules import Cosine, Linear
 
 F64 = torch.float64
@@ -75,6 +75,26 @@ def test_ddim_with_identity_is_equation_12_of_its_paper(eta):
     torch.testing.assert_close(ours, x, rtol=0, atol=1e-10)
 
 
+def test_dpmpp_with_identity_is_algorithm_2_of_its_paper():
+    """Lu et al. 2022 (DPM-Solver++), algorithm 2, on a grid of 9 of 40 steps, in float64 to 1e-10."""
+    drawn = process(Identity, ladder=(6,), turns=(), steps=40)
+    ours = Dpmpp().sample(pull_to_zero, drawn, SeededNoise(drawn, 3), 9)
+    alpha, sigma = drawn.gains[0], drawn.sigma
+    times = [*drawn.times(9), 0]
+    x = SeededNoise(drawn, 3)(0)
+    estimates = []
+    for i in range(1, len(times) - 1):
+        t, s = times[i - 1], times[i]
+        estimates.append(pull_to_zero(x, t, 0))
+        h = np.log(alpha[s] / sigma[s]) - np.log(alpha[t] / sigma[t])
+        d = estimates[-1]
+        if i > 1:
+            r = (np.log(alpha[t] / sigma[t]) - np.log(alpha[times[i - 2]] / sigma[times[i - 2]])) / h
+            d = (1 + 1 / (2 * r)) * estimates[-1] - 1 / (2 * r) * estimates[-2]
+        x = sigma[s] / sigma[t] * x - alpha[s] * (np.exp(-h) - 1) * d
+    torch.testing.assert_close(ours, pull_to_zero(x, times[-2], 0), rtol=0, atol=1e-10)
+
+
 def test_ddim_at_eta_1_with_every_step_is_ancestral():
     drawn = process(Identity, ladder=(6,), turns=(), steps=40)
     one = Ddim(1.0).sample(pull_to_zero, drawn, SeededNoise(drawn, 5), 40)
@@ -83,7 +103,7 @@ def test_ddim_at_eta_1_with_every_step_is_ancestral():
 
 
 @pytest.mark.parametrize("basis", [Haar, Dct])
-@pytest.mark.parametrize("sampler", [Ancestral(), Ddim(), Ddim(0.7)])
+@pytest.mark.parametrize("sampler", [Ancestral(), Ddim(), Ddim(0.7), Dpmpp()])
 def test_no_drop_and_equal_gains_is_ddpm_in_any_basis(basis, sampler):
     """Turning points at T and attenuation 1: the components fade alike, so that the basis cannot matter."""
     plain = process(Identity, ladder=(8,), turns=(), steps=40)
@@ -93,7 +113,7 @@ def test_no_drop_and_equal_gains_is_ddpm_in_any_basis(basis, sampler):
     torch.testing.assert_close(actual, expected, rtol=0, atol=1e-10)
 
 
-@given(processes(), st.data(), st.sampled_from([Ancestral(), Ddim(), Ddim(1.0)]))
+@given(processes(), st.data(), st.sampled_from([Ancestral(), Ddim(), Ddim(1.0), Dpmpp()]))
 def test_every_sampler_calls_the_network_as_often_as_asked_on_the_right_grids(drawn, data, sampler):
     steps = data.draw(st.integers(drawn.K + 1, drawn.T))
     calls = []
@@ -109,7 +129,7 @@ def test_every_sampler_calls_the_network_as_often_as_asked_on_the_right_grids(dr
     assert all(level == drawn.level(t) and side == drawn.ladder[level] for t, level, side in calls)
 
 
-@given(processes(), st.sampled_from([Ancestral(), Ddim(), Ddim(1.0)]), st.integers(0, 2**31))
+@given(processes(), st.sampled_from([Ancestral(), Ddim(), Ddim(1.0), Dpmpp()]), st.integers(0, 2**31))
 def test_a_network_that_knows_the_picture_gets_it_back(drawn, sampler, seed):
     """With the true x_0 as its estimate, the last step returns x_0 itself."""
     truth = torch.randn(
@@ -119,7 +139,7 @@ def test_a_network_that_knows_the_picture_gets_it_back(drawn, sampler, seed):
     torch.testing.assert_close(images, truth, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("sampler", [Ancestral(), Ddim(0.0), Ddim(0.5), Ddim(1.0)])
+@pytest.mark.parametrize("sampler", [Ancestral(), Ddim(0.0), Ddim(0.5), Ddim(1.0), Dpmpp()])
 @pytest.mark.parametrize("basis", [Identity, Haar, Dct])
 def test_given_the_truth_each_step_draws_from_the_marginal(basis, sampler):
     """Given x_0, the state stays distributed as q(x_t | x_0), through every jump, whatever the sampler.

@@ -20,16 +20,18 @@ def dvbench_schedules() -> list[Plugin]:
     """Offer the schedules."""
     return [
         Plugin("linear", "dvbench.builtin.schedules:Linear", "betas rise linearly (Ho et al. 2020)"),
-        Plugin(
-            "cosine", "dvbench.builtin.schedules:Cosine", "cosine of the cumulative signal (Nichol and Dhariwal 2021)"
-        ),
+        Plugin("cosine", "dvbench.builtin.schedules:Cosine", "squared cosine (Nichol and Dhariwal 2021)"),
+        Plugin("shifted", "dvbench.builtin.schedules:Shifted", "cosine, shifted with the side (Hoogeboom et al. 2023)"),
     ]
 
 
 @hookimpl
 def dvbench_backbones() -> list[Plugin]:
     """Offer the backbones."""
-    return [Plugin("unet", "dvbench.builtin.unet:UNet", "residual U-Net, each level enters at its own resolution")]
+    return [
+        Plugin("unet", "dvbench.builtin.unet:UNet", "residual U-Net, each level enters at its own resolution"),
+        Plugin("perfect", "dvbench.builtin.perfect:Perfect", "the exact posterior mean over the training set"),
+    ]
 
 
 @hookimpl
@@ -37,6 +39,7 @@ def dvbench_samplers() -> list[Plugin]:
     """Offer the samplers."""
     return [
         Plugin("ancestral", "dvbench.builtin.samplers:Ancestral", "draws from the posterior (Ho et al. 2020)"),
+        Plugin("dpmpp", "dvbench.builtin.samplers:Dpmpp", "DPM-Solver++ 2M, two estimates a step (Lu et al. 2022)"),
         Plugin("ddim", "dvbench.builtin.samplers:Ddim", "implicit, eta from 0 to 1 (Song et al. 2021)"),
     ]
 

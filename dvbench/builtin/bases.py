@@ -19,11 +19,11 @@ class Identity(Basis):
         """Keep the first side only."""
         return (ladder[0],)
 
-    def project(self, x: torch.Tensor, level: int) -> torch.Tensor:  # noqa: ARG002 - there is nothing to map
+    def project(self, x: torch.Tensor, level: int) -> torch.Tensor:
         """Refuse: there is no level below."""
         raise ValueError(f"the identity basis has no level below {level}")
 
-    def embed(self, y: torch.Tensor, level: int) -> torch.Tensor:  # noqa: ARG002 - there is nothing to map
+    def embed(self, y: torch.Tensor, level: int) -> torch.Tensor:
         """Refuse: there is no level below."""
         raise ValueError(f"the identity basis has no level below {level}")
 

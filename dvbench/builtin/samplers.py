@@ -1,13 +1,17 @@
-"""Single-step samplers: ancestral and ddim."""
+"""Samplers with one network call a step: ancestral, ddim, dpmpp."""
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
+from typing import TypeAlias
 
 import torch
 
 from dvbench.api import Denoise, Noise, Sampler
 from dvbench.process import Coefficient, Move, Process
+
+Estimate: TypeAlias = tuple[Move, torch.Tensor]
 
 
 class OneStep(Sampler):
@@ -16,21 +20,44 @@ class OneStep(Sampler):
     def sample(self, denoise: Denoise, process: Process, noise: Noise, steps: int) -> torch.Tensor:
         """Return images [B, C, n_0, n_0] at level 0."""
         x = noise(int(process.level(process.T)))
+        last: Estimate | None = None
         for move in process.walk(steps):
             for level in move.jumps_from:
                 x = process.jump(x, level, noise(level - 1))
-            x = self.step(process, move, x, denoise(x, move.t, move.level), noise)
+                last = None  # it lies on another grid
+            x0 = denoise(x, move.t, move.level)
+            x = self.step(process, move, x, x0, noise, last)
+            last = (move, x0)
         return x
 
     @abstractmethod
-    def step(self, process: Process, move: Move, x: torch.Tensor, x0: torch.Tensor, noise: Noise) -> torch.Tensor:
-        """Return x_s from x_t and the estimate of x_0, all on the grid of ``move.level``."""
+    def step(
+        self,
+        process: Process,
+        move: Move,
+        x: torch.Tensor,
+        x0: torch.Tensor,
+        noise: Noise,
+        last: Estimate | None,
+    ) -> torch.Tensor:
+        """Return x_s from x_t and the estimate of x_0, all on the grid of ``move.level``.
+
+        ``last`` is the move before and its estimate, None at the start and after a jump.
+        """
 
 
 class Ancestral(OneStep):
     """Draws x_s from q(x_s | x_t, x^_0), the posterior with the estimate in place of x_0 (Ho et al. 2020, alg. 2)."""
 
-    def step(self, process: Process, move: Move, x: torch.Tensor, x0: torch.Tensor, noise: Noise) -> torch.Tensor:
+    def step(
+        self,
+        process: Process,
+        move: Move,
+        x: torch.Tensor,
+        x0: torch.Tensor,
+        noise: Noise,
+        last: Estimate | None,
+    ) -> torch.Tensor:
         """Return a draw from the posterior; the last step's variance is zero."""
         posterior = process.posterior(x, x0, move.t, move.s)
         if move.s == 0:
@@ -51,7 +78,15 @@ class Ddim(OneStep):
             raise ValueError(f"eta must lie between 0 and 1, not at {eta:g}")
         self.eta = eta
 
-    def step(self, process: Process, move: Move, x: torch.Tensor, x0: torch.Tensor, noise: Noise) -> torch.Tensor:
+    def step(
+        self,
+        process: Process,
+        move: Move,
+        x: torch.Tensor,
+        x0: torch.Tensor,
+        noise: Noise,
+        last: Estimate | None,
+    ) -> torch.Tensor:
         """Return x_s; noise is drawn only where eta is above 0."""
         level = move.level
         sigma_t, sigma_s = float(process.sigma[move.t]), float(process.sigma[move.s])
@@ -71,6 +106,48 @@ class Ddim(OneStep):
         if any(spread):
             terms.append((noise(level), spread))
         return process.combine(terms, level)
+
+
+class Dpmpp(OneStep):
+    """DPM-Solver++ 2M (Lu et al. 2022, algorithm 2), in each component by itself.
+
+    x_s = (sigma_s / sigma_t) x_t - lambda[s] (e^-h - 1) D with h the step of log(lambda / sigma) of that component, and
+    D = x^ + h / (2 h') (x^ - x^') from this estimate and the last, h' the last step's h. First order at the start and
+    after a jump, since no estimate on the new grid is known yet; the last step, whose h is infinite, returns x^.
+    """
+
+    def step(
+        self,
+        process: Process,
+        move: Move,
+        x: torch.Tensor,
+        x0: torch.Tensor,
+        noise: Noise,
+        last: Estimate | None,
+    ) -> torch.Tensor:
+        """Return x_s; no noise is drawn."""
+        if move.s == 0:
+            return x0
+        level = move.level
+        steps = log_ratio_steps(process, move)
+        from_data = [
+            float(gain) * -math.expm1(-h) for gain, h in zip(process.gains[level:, move.s], steps, strict=True)
+        ]
+        from_state = [float(process.sigma[move.s] / process.sigma[move.t])] * len(steps)
+        if last is None:
+            return process.combine([(x, from_state), (x0, from_data)], level)
+        before, estimate = last
+        ahead = [h / (2 * h0) for h, h0 in zip(steps, log_ratio_steps(process, before), strict=True)]
+        now = [c * (1 + a) for c, a in zip(from_data, ahead, strict=True)]
+        then = [-c * a for c, a in zip(from_data, ahead, strict=True)]
+        return process.combine([(x, from_state), (x0, now), (estimate, then)], level)
+
+
+def log_ratio_steps(process: Process, move: Move) -> list[float]:
+    """Return h = log(lambda_s / sigma_s) - log(lambda_t / sigma_t) of each component from the move's level to K."""
+    ratio_t = process.gains[move.level :, move.t] / process.sigma[move.t]
+    ratio_s = process.gains[move.level :, move.s] / process.sigma[move.s]
+    return [math.log(now / then) for now, then in zip(ratio_s, ratio_t, strict=True)]
 
 
 def root(variance: Coefficient) -> Coefficient:

@@ -73,3 +73,31 @@ class Cosine(VariancePreserving):
         cumulative = np.cos(angle) ** 2
         betas: npt.NDArray[np.float64] = np.minimum(1 - cumulative[1:] / cumulative[:-1], 0.999)
         return betas
+
+
+class Shifted(VariancePreserving):
+    """Cosine, its signal-to-noise ratio shifted with the resolution (Hoogeboom et al. 2023, section 3.1).
+
+    log SNR = -2 log tan(pi t / 2) + 2 log(``reference`` / n_0): a picture of n_0 px is noised until it has, at t, the
+    ratio that one of ``reference`` px has after averaging down to it. Betas at most 0.999.
+    """
+
+    def __init__(
+        self,
+        ladder: Sequence[int],
+        steps: int,
+        turns: tuple[float, ...] = (),
+        attenuation: float = 0.3,
+        reference: int = 64,
+    ) -> None:
+        if reference < 1:
+            raise ValueError(f"reference must be a side length of at least 1, not {reference}")
+        self.reference = reference
+        super().__init__(ladder, steps, turns, attenuation)
+
+    def betas(self, steps: int) -> npt.NDArray[np.float64]:
+        """Return T betas."""
+        tangent = np.tan(np.pi / 2 * np.arange(steps) / steps) * self.ladder[0] / self.reference
+        cumulative = np.append(1 / (1 + tangent**2), 0.0)  # sigmoid(log SNR), 0 at t = 1
+        betas: npt.NDArray[np.float64] = np.minimum(1 - cumulative[1:] / cumulative[:-1], 0.999)
+        return betas

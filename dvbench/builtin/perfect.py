@@ -1,0 +1,75 @@
+"""The perfect network: the exact posterior mean over a finite training set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dvbench.backbone import Backbone
+from dvbench.prediction import Prediction, data_range, input_scale, target, to_float
+from dvbench.process import Process
+
+CHUNK = 1024
+
+
+class Perfect(Backbone):
+    """E[x_0 | x_t] when x_0 is one of the training images, each as likely: there is nothing to train.
+
+    Given image n, x_t is Gaussian about G y_n with variance sigma^2, where y_n is the image on the level's grid and G
+    weighs component i by lambda[i, t]. So its posterior weight is the softmax over n of
+    -|x_t - G y_n|^2 / (2 sigma^2), and since G is symmetric, of (<G x_t, y_n> - |G y_n|^2 / 2) / sigma^2. It says what
+    the run predicts (eps, v or x0), so that sampling shows the error of the process alone. Sums run in float64, since
+    sigma^2 gets small; memory is that of the images as float32 on every level.
+    """
+
+    exact = True
+
+    def __init__(self, ladder: Sequence[int], channels: int) -> None:
+        super().__init__(ladder, channels)
+        self.images: list[torch.Tensor] = []  # for each level [N, C n_l n_l], float32
+        self.energies: list[torch.Tensor] = []  # for each level [N, K + 1 - l]: |component i of y_n|^2, float64
+
+    def prepare(self, process: Process, images: npt.NDArray[np.uint8], prediction: Prediction) -> None:
+        """Keep the training images [N, H, W, C] on the grid of every level."""
+        self.process, self.prediction = process, prediction
+        self.std = data_range(process, images).std
+        levels: list[list[torch.Tensor]] = [[] for _ in self.ladder]
+        energies: list[list[torch.Tensor]] = [[] for _ in self.ladder]
+        for start in range(0, len(images), CHUNK):
+            x = to_float(images[start : start + CHUNK], torch.device("cpu"))
+            parts = torch.stack([p.double().square().sum((1, 2, 3)) for p in process.components(x, 0)], dim=1)
+            for level in range(len(self.ladder)):
+                levels[level].append(process.lower(x, level).flatten(1))
+                energies[level].append(parts[:, level:])
+        self.images = [torch.cat(chunks) for chunks in levels]
+        self.energies = [torch.cat(chunks) for chunks in energies]
+
+    def forward(self, x: torch.Tensor, t: torch.Tensor, level: int) -> torch.Tensor:
+        """Map the scaled x_t [B, C, n_l, n_l] and t [B] in (0, 1] to what the run predicts, float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            steps = (t.double() * self.process.T).round().long().cpu()
+            state = x.double() * input_scale(self.process, x.double(), steps, level, self.std)
+            mean = self.posterior_mean(state, steps, level)
+            gains, sigma = self.process.gain(steps, level, state), self.process.noise_level(steps, state)
+            noise = (state - self.process.combine([(mean, gains)], level)) / sigma
+            return target(self.prediction, self.process, mean, noise, steps, level).to(x.dtype)
+
+    def posterior_mean(self, state: torch.Tensor, steps: torch.Tensor, level: int) -> torch.Tensor:
+        """Return E[x_0 | x_t] on the grid of ``level`` for x_t [B, C, n_l, n_l], float64, at ``steps`` [B]."""
+        gains = self.process.gain(steps, level, state)
+        variance = torch.as_tensor(self.process.noise_level(steps, state)).flatten() ** 2
+        seen = self.process.combine([(state, gains)], level).flatten(1)
+        squares = torch.cat([torch.as_tensor(gain).view(-1, 1) for gain in gains], dim=1) ** 2
+        logits = torch.cat([seen @ chunk.T for chunk in self._chunks(level, state)], dim=1)
+        logits = (logits - squares @ self.energies[level].to(state.device).T / 2) / variance[:, None]
+        weights = logits.softmax(dim=1).split(CHUNK, dim=1)  # type: ignore[no-untyped-call]
+        mean = sum(part @ chunk for part, chunk in zip(weights, self._chunks(level, state), strict=True))
+        return torch.as_tensor(mean).view_as(state)
+
+    def _chunks(self, level: int, like: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield the images of a level a chunk at a time in the dtype and on the device of ``like``."""
+        for chunk in self.images[level].split(CHUNK):  # type: ignore[no-untyped-call]
+            yield chunk.to(like.device).to(like.dtype)

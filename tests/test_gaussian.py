@@ -1,0 +1,97 @@
+"""The exact output distribution for Gaussian data, and that samplers draw from it."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import process, processes
+
+from dvbench.builtin.bases import Dct, Haar, Identity
+from dvbench.builtin.samplers import Ancestral, Ddim, Dpmpp
+from dvbench.builtin.schedules import Cosine, Linear, Shifted
+from dvbench.gaussian import ancestral, ddim, dpmpp, output_variance
+
+PAIRS = [
+    (Ancestral(), ancestral),
+    (Ddim(), ddim(0.0)),
+    (Ddim(0.5), ddim(0.5)),
+    (Ddim(1.0), ddim(1.0)),
+    (Dpmpp(), dpmpp),
+]
+VARIANCE = (0.02, 0.1, 0.6)
+
+
+def sampled(drawn, sampler, variances, steps, count):
+    """Sample with the exact posterior mean of Gaussian data; return each component's squares over its coordinates."""
+    generator = torch.Generator().manual_seed(5)
+
+    def noise(level):
+        side = drawn.ladder[level]
+        return torch.randn(count, 1, side, side, dtype=torch.float64, generator=generator)
+
+    def denoise(x, t, level):
+        ks = [
+            g * v / (g**2 * v + drawn.sigma[t] ** 2)
+            for g, v in zip(drawn.gains[level:, t], variances[level:], strict=True)
+        ]
+        return drawn.combine([(x, [float(k) for k in ks])], level)
+
+    sides = [*drawn.ladder, 0]
+    parts = drawn.components(sampler.sample(denoise, drawn, noise, steps), 0)
+    for i, part in enumerate(parts):
+        coordinates = count * (sides[i] ** 2 - (sides[i + 1] ** 2 if i < drawn.K else 0))
+        yield float(part.square().sum()) / coordinates, coordinates
+
+
+@pytest.mark.parametrize(("sampler", "rule"), PAIRS)
+@pytest.mark.parametrize("basis", [Identity, Haar, Dct])
+@pytest.mark.parametrize("schedule", [Linear, Cosine, Shifted])
+def test_the_recursion_is_what_samplers_put_out(sampler, rule, basis, schedule):
+    """Over m coordinates a variance's standard error is v sqrt(2 / m): 5 of them."""
+    drawn = process(basis, schedule, ladder=(16, 8, 4), steps=50)
+    variances = VARIANCE[2 - drawn.K :]
+    exact = output_variance(drawn, rule, variances, 12)
+    for expected, (actual, m) in zip(exact, sampled(drawn, sampler, variances, 12, 600), strict=True):
+        assert abs(actual - expected) < 5 * expected * (2 / m) ** 0.5
+
+
+@given(processes(), st.floats(0.01, 1.0), st.data())
+def test_ddim_at_eta_1_with_every_step_is_ancestral(drawn, variance, data):
+    variances = [variance * data.draw(st.floats(0.1, 1)) for _ in range(drawn.K + 1)]
+    one = output_variance(drawn, ddim(1.0), variances, drawn.T)
+    np.testing.assert_allclose(one, output_variance(drawn, ancestral, variances, drawn.T), rtol=1e-8)
+
+
+@pytest.mark.parametrize("rule", [ancestral, ddim(0.0), ddim(1.0)])
+def test_with_ever_more_steps_ddpm_reaches_the_data(rule):
+    """First-order samplers: the error falls with every doubling of T, twice."""
+    errors = []
+    for steps in (50, 200, 800):
+        drawn = process(Identity, Cosine, ladder=(4,), turns=(), steps=steps)
+        (actual,) = output_variance(drawn, rule, [0.2], steps)
+        errors.append(abs(actual / 0.2 - 1))
+    assert errors[0] > errors[1] > errors[2]
+    assert errors[2] < 0.02
+
+
+def test_dpmpp_converges_faster_than_ddim():
+    drawn = process(Identity, Cosine, ladder=(4,), turns=(), steps=1000)
+    best = output_variance(drawn, ddim(0.0), [0.2], 1000)[0]
+    error = {
+        name: abs(output_variance(drawn, rule, [0.2], 20)[0] - best)
+        for name, rule in (("ddim", ddim(0.0)), ("dpmpp", dpmpp))
+    }
+    assert error["dpmpp"] < error["ddim"] / 3
+
+
+def test_attenuation_mends_an_early_drop():
+    """What is lost at a drop is what the component still carried: less, the more it was attenuated."""
+    errors = []
+    for attenuation in (1.0, 0.5, 0.25):
+        drawn = process(Dct, Linear, ladder=(8, 4), turns=(0.2,), attenuation=attenuation, steps=500)
+        faded = output_variance(drawn, ancestral, [0.3, 0.6], 500)[0]
+        errors.append(abs(faded / 0.3 - 1))
+    assert errors[0] > errors[1] > errors[2]

@@ -1,0 +1,99 @@
+"""The perfect network against a sum over all images, written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import process, processes
+
+import dvbench
+from benchmarks import write_benchmark
+from dvbench.builtin import perfect
+from dvbench.builtin.bases import Dct, Haar, Identity
+from dvbench.builtin.perfect import Perfect
+from dvbench.builtin.samplers import Ancestral, Ddim, Dpmpp
+from dvbench.environment import autocast
+from dvbench.measure.clock import LevelClock
+from dvbench.prediction import data_range, estimate, scaled_input, to_float
+from dvbench.sampling import Denoiser, draw
+
+CPU = torch.device("cpu")
+
+
+def pictures(count, side, channels=2, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, side, side, channels), dtype=np.uint8)
+
+
+def prepared(drawn, images, prediction):
+    network = Perfect(drawn.ladder, drawn.basis.channels)
+    network.prepare(drawn, images, prediction)
+    return network
+
+
+def by_the_book(drawn, images, x, t, level):
+    """E[x_0 | x_t] as Bayes writes it: every image's density at x_t, in float64, one image at a time."""
+    clean = drawn.lower(to_float(images, CPU).double(), level)
+    gains, sigma = drawn.gain(t, level, x), drawn.noise_level(t, x)
+    logs = torch.stack(
+        [-((x - drawn.combine([(y[None], gains)], level)) ** 2).sum((1, 2, 3)) / (2 * sigma**2) for y in clean], dim=1
+    )
+    return torch.einsum("bn,nchw->bchw", logs.softmax(1), clean)
+
+
+@given(processes(), st.sampled_from(["eps", "v", "x0"]), st.integers(0, 2**31), st.data())
+def test_it_is_the_posterior_mean_in_whichever_form(drawn, prediction, seed, data):
+    images = pictures(7, drawn.ladder[0], seed=seed)
+    t = data.draw(st.integers(1, drawn.T))
+    level = drawn.level(t)
+    noise = torch.randn(
+        2,
+        2,
+        drawn.ladder[level],
+        drawn.ladder[level],
+        dtype=torch.float64,
+        generator=torch.Generator().manual_seed(seed),
+    )
+    x = drawn.perturb(to_float(images[:2], CPU).double(), t, noise)
+    network = prepared(drawn, images, prediction)
+    seen = scaled_input(drawn, x, t, level, data_range(drawn, images).std)
+    said = network(seen, torch.full((2,), t / drawn.T), level)
+    mean = estimate(prediction, drawn, said, x, t, level)
+    # The images are kept in float32; eps and v are divided by gains that may be small.
+    smallest = float(drawn.gains[level:, t].min())
+    torch.testing.assert_close(mean, by_the_book(drawn, images, x, t, level), rtol=1e-4, atol=1e-5 + 1e-7 / smallest)
+
+
+def test_chunks_change_nothing(monkeypatch):
+    drawn, images = process(channels=2), pictures(50, 16)
+    x, t = torch.randn(3, 2, 8, 8, dtype=torch.float64), torch.tensor([0.4, 0.5, 0.6])
+    whole = prepared(drawn, images, "x0")(x, t, 1)
+    monkeypatch.setattr(perfect, "CHUNK", 7)
+    torch.testing.assert_close(prepared(drawn, images, "x0")(x, t, 1), whole, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("sampler", [Ancestral(), Ddim(), Dpmpp()])
+@pytest.mark.parametrize("basis", [Identity, Haar, Dct])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_sampling_with_it_redraws_training_images(sampler, basis, precision):
+    """Every sample ends on one of the images, to a byte's rounding, since the last estimate's weights are 0 and 1."""
+    drawn = process(basis, turns=(0.3, 0.6), channels=3)
+    images = pictures(5, 16, 3)
+    network = prepared(drawn, images, "eps")
+    denoiser = Denoiser(network, drawn, "eps", data_range(drawn, images), autocast(CPU, precision), LevelClock())
+    samples = draw(sampler, denoiser, 20, 0, range(12), CPU)
+    apart = np.abs(samples[:, None].astype(int) - images[None]).max((2, 3, 4)).min(1)
+    assert apart.max() <= 2
+
+
+def test_a_run_with_it_trains_nothing_and_reports_the_error_of_the_process(tmp_path):
+    path = write_benchmark(tmp_path)
+    record = dvbench.run(str(path), results=tmp_path / "results", backbone="perfect", baseline=True)
+    assert (record.cost.params, record.cost.train_images, record.cost.train_seconds) == (0, 0, 0.0)
+    assert record.cost.train_flops_per_image is None
+    assert record.cost.sample_flops > 0
+    rows = dvbench.compare(["tiny"], results=tmp_path / "results").to_json()
+    assert {row["method"]["backbone"] for row in rows} == {"perfect"}
+    assert all(row["comparable"] for row in rows)
