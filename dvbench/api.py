@@ -43,7 +43,9 @@ class Basis(ABC):
     """Linear maps between the grids of a ladder of side lengths, each with orthonormal rows.
 
     ``ladder`` is the falling list of side lengths; ``channels`` the images' channel count. Raise ValueError, in one
-    sentence, for a ladder that does not suit.
+    sentence, for a ladder that does not suit. A basis that learns adds ``fit(images)`` (float [N, C, n_0, n_0] in
+    [-1, 1], at most 10,000 of the training split), ``state()``, a dict of tensors, and ``load(state)``; what it learned
+    is kept with the run's weights.
     """
 
     def __init__(self, ladder: Sequence[int], channels: int) -> None:

@@ -155,6 +155,8 @@ class Run:
                 "attenuation": config.schedule.get("attenuation"),
                 "prediction": config.prediction,
                 "sample_steps": config.sampling.steps,
+                "start": config.start,
+                "jump": config.jump,
                 "train_hash": self.parts.train_hash,
                 "trained_by": None,
             },

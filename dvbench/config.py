@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from dvbench.api import KINDS, Kind
 from dvbench.errors import UsageError, unknown
+from dvbench.presets import preset_overrides
 from dvbench.registry import Registry
 
 
@@ -66,6 +67,8 @@ class Config(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int | None = Field(None, ge=1)
     steps: int = Field(ge=1, description="T, the steps of the process")
+    start: Literal["noise", "matched"] = Field("noise", description="x_T: white noise, or with the moments of x_T")
+    jump: Literal["sigma", "matched"] = Field("sigma", description="the noise a jump fills in: sigma, or what x_t has")
     basis: dict[str, Any]
     schedule: dict[str, Any]
     backbone: dict[str, Any]
@@ -116,10 +119,17 @@ def read_benchmark(benchmark: str) -> dict[str, Any]:
 def resolve(benchmark: str, overrides: Mapping[str, Any], registry: Registry) -> Config:
     """Merge ``overrides`` (dotted keys, "backbone.width") into a benchmark and check the whole.
 
-    A plugin's own options are checked against its constructor; every default becomes a value of the Config.
+    The key "preset" stands for that preset's overrides, which the others override in turn. A plugin's own options are
+    checked against its constructor; every default becomes a value of the Config.
     """
     content = read_benchmark(benchmark)
     _check_sections(content)
+    asked = set(overrides)
+    if "preset" in overrides:
+        ladder = overrides.get("ladder", content.get("ladder"))
+        _check_ladder(ladder)
+        given = {key: value for key, value in overrides.items() if key != "preset"}
+        overrides = {**preset_overrides(str(overrides["preset"]), ladder), **given}
     for kind in KINDS:
         if f"{kind}.name" in overrides:
             _choose(content, kind, str(overrides[f"{kind}.name"]), registry)
@@ -128,7 +138,7 @@ def resolve(benchmark: str, overrides: Mapping[str, Any], registry: Registry) ->
             _put(content, key, value)
     _check_sections(content)
     if "ladder" in content and "basis" in content:
-        _fit_ladder(content, registry, asked=set(overrides))
+        _fit_ladder(content, registry, asked)
     for kind in KINDS:
         if kind in content:
             options = dict(content[kind])
@@ -150,7 +160,7 @@ def _check_sections(content: Mapping[str, Any]) -> None:
 
 def baseline_of(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the overrides of the DDPM baseline of a run: the same but for the basis, and so without levels."""
-    of_levels = {"basis.name", "schedule.turns", "schedule.attenuation"}
+    of_levels = {"preset", "basis.name", "schedule.turns", "schedule.attenuation"}
     kept = {key: value for key, value in overrides.items() if key not in of_levels and not key.startswith("basis.")}
     return {**kept, "basis.name": "identity"}
 
@@ -180,6 +190,16 @@ def _put(content: dict[str, Any], key: str, value: Any) -> None:
     content[section] = held
 
 
+def _check_ladder(ladder: Any) -> None:
+    """Raise UsageError for what is no falling list of side lengths."""
+    if not isinstance(ladder, list | tuple) or not ladder or not all(type(n) is int and n > 0 for n in ladder):
+        raise UsageError(f"the ladder must be falling side lengths such as 32,16,8, not {ladder!r}")
+    if any(finer <= coarser for finer, coarser in pairwise(ladder)):
+        raise UsageError(
+            f"the ladder {','.join(map(str, ladder))} does not fall: each side must be smaller than the last"
+        )
+
+
 def _fit_ladder(content: dict[str, Any], registry: Registry, asked: set[str]) -> None:
     """Check that the ladder falls and cut it to what the basis uses, with the options that speak of its levels.
 
@@ -187,12 +207,7 @@ def _fit_ladder(content: dict[str, Any], registry: Registry, asked: set[str]) ->
     tell two equal baselines apart.
     """
     ladder = content["ladder"]
-    if not isinstance(ladder, list | tuple) or not ladder or not all(type(n) is int and n > 0 for n in ladder):
-        raise UsageError(f"the ladder must be falling side lengths such as 32,16,8, not {ladder!r}")
-    if any(finer <= coarser for finer, coarser in pairwise(ladder)):
-        raise UsageError(
-            f"the ladder {','.join(map(str, ladder))} does not fall: each side must be smaller than the last"
-        )
+    _check_ladder(ladder)
     name = str(content["basis"].get("name", ""))
     usable = registry.load("basis", name).usable(ladder)
     if len(usable) < len(ladder) and "schedule" in content:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 # What each option of `dvbench run` says of the configuration, as a dotted key.
 OPTIONS = {
+    "preset": "preset",
     "basis": "basis.name",
     "schedule": "schedule.name",
     "backbone": "backbone.name",

@@ -24,7 +24,7 @@ def output_variance(process: Process, rule: Rule, variance: Sequence[float], ste
     """Return the variance of a coefficient of each component 0..K in the samples.
 
     ``rule`` is ``ancestral``, ``ddim(eta)`` or ``dpmpp``; ``variance`` that of the data's coefficients in each
-    component; ``steps`` the network calls. The start is white noise, a jump fills in sigma[T_k].
+    component; ``steps`` the network calls. Start and jumps are those of the process.
     """
     return [_component(process, rule, i, float(v), steps) for i, v in enumerate(variance)]
 
@@ -32,11 +32,11 @@ def output_variance(process: Process, rule: Rule, variance: Sequence[float], ste
 def _component(process: Process, rule: Rule, i: int, variance: float, steps: int) -> float:
     start = int(process.level(process.T)) <= i
     # The covariance of (x_t, last x^); the component is not there before it is jumped to.
-    covariance = np.diag([1.0 if start else 0.0, 0.0])
+    covariance = np.diag([process.start_variance(i) if start else 0.0, 0.0])
     last: Move | None = None
     for move in process.walk(steps):
         if i + 1 in move.jumps_from:
-            covariance = np.diag([process.sigma[process.turns[i]] ** 2, 0.0])
+            covariance = np.diag([process.fill_variance(i + 1), 0.0])
         if move.level > i:
             continue
         if move.jumps_from:

@@ -16,13 +16,14 @@ from dvbench.environment import autocast
 from dvbench.errors import DvbenchError, UsageError
 from dvbench.interruption import Interruption
 from dvbench.measure.clock import LevelClock
-from dvbench.prediction import DataRange, data_range
+from dvbench.prediction import DataRange, data_moments, data_range
+from dvbench.process import Process
 from dvbench.progress import Reporter
 from dvbench.randomness import seed_of
 from dvbench.rundir import Log, RunDirectory, trained
 from dvbench.sampling import Denoiser, draw
 from dvbench.setup import Parts
-from dvbench.training import Progress, Trainer
+from dvbench.training import Progress, Trainer, under
 
 Json: TypeAlias = dict[str, Any]
 Held: TypeAlias = tuple[dict[str, torch.Tensor], Json]
@@ -75,11 +76,17 @@ class Work:
         if self.weights is None:
             return self._train_here(interruption)
         tensors, state = self.weights
-        _load(self.directory.weights, lambda: self.parts.network.load_state_dict(tensors))
+        _load(self.directory.weights, lambda: self._take(tensors))
         self.limits = _limits(state)
         if not self.directory.weights.exists():
             checkpoint.write(self.directory.weights, tensors, state)
         return {**state["cost"], "trained_by": state["trained_by"]}
+
+    def _take(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take weights, and what the basis had learned when they were trained."""
+        self.parts.network.load_state_dict(under("network", tensors))
+        if load := getattr(self.parts.process.basis, "load", None):
+            load(under("basis", tensors))
 
     def _shared(self, results: Path) -> Held | None:
         """Return the weights of another run that was trained from the same inputs, if there are any."""
@@ -123,7 +130,10 @@ class Work:
             cost = self._teach(trainer, interruption)
             parts.network.load_state_dict(trainer.ema.state_dict())
         limits = self.limits.to_json()
-        self._write(self.directory.weights, parts.network.state_dict(), limits=limits, cost=cost, trained_by=None)
+        learned = parts.process.basis.state() if hasattr(parts.process.basis, "state") else {}
+        held = {f"network.{name}": value for name, value in parts.network.state_dict().items()}
+        held |= {f"basis.{name}": value for name, value in learned.items()}
+        self._write(self.directory.weights, held, limits=limits, cost=cost, trained_by=None)
         return {**cost, "trained_by": None}
 
     def _teach(self, trainer: Trainer, interruption: Interruption) -> Json:
@@ -160,7 +170,7 @@ class Work:
         parts, options = self.parts, self.config.sampling
         denoiser = Denoiser(
             parts.network.eval(),
-            parts.process,
+            self._matched(),
             self.config.prediction,
             self.limits,
             self.autocast,
@@ -196,6 +206,14 @@ class Work:
             "samples": done,
             "seconds_per_level": np.sum([cost["levels"] for _, cost in self.drawn], axis=0).tolist(),
         }
+
+    def _matched(self) -> Process:
+        """Return the process with its start and jumps as the configuration asks."""
+        start, jump = self.config.start == "matched", self.config.jump == "matched"
+        process = self.parts.process
+        if not (start or jump):
+            return process
+        return process.matching(data_moments(process, self.parts.dataset.train), start=start, jump=jump)
 
     def _spent(self, clock: LevelClock) -> list[float]:
         """Return the seconds of each level since the last call."""

@@ -7,13 +7,14 @@ the inverse, n_l / n_0: the x0 and v targets use shrink * x_0, so that they span
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from dvbench.process import Coefficient, Process, Step
+from dvbench.process import Coefficient, Moments, Process, Step
 
 Prediction: TypeAlias = Literal["eps", "v", "x0"]
 
@@ -50,8 +51,8 @@ def to_uint8(images: torch.Tensor) -> npt.NDArray[np.uint8]:
 
 
 def data_range(process: Process, images: npt.NDArray[np.uint8], chunk: int | None = None) -> DataRange:
-    """Measure the training split N x H x W x C, in one pass of ``chunk`` images at a time (4 million values else)."""
-    chunk = chunk or max(1, 2**22 // images[0].size)
+    """Measure the training split N x H x W x C, in one pass of ``chunk`` images at a time."""
+    chunk = chunk or chunk_length(images)
     total = squares = 0.0
     low, high, faded = np.inf, -np.inf, [0.0] * process.K
     for start in range(0, len(images), chunk):
@@ -66,6 +67,28 @@ def data_range(process: Process, images: npt.NDArray[np.uint8], chunk: int | Non
     if process.K == 0:
         low, high = -1.0, 1.0
     return DataRange(std, low, high, tuple(faded))
+
+
+def data_moments(process: Process, images: npt.NDArray[np.uint8]) -> Moments:
+    """Measure what moment matching needs of the training split N x H x W x C, in one pass."""
+    count, chunk = len(images), chunk_length(images)
+    mean = torch.zeros((), dtype=torch.float64)
+    squares = [0.0] * (process.K + 1)
+    for start in range(0, count, chunk):
+        parts = process.components(to_float(images[start : start + chunk], torch.device("cpu")), 0)
+        squares = [sum_ + float(part.double().square().sum()) for sum_, part in zip(squares, parts, strict=True)]
+        mean = mean + parts[-1].double().sum(0) / count
+    sides = [*process.ladder, 0]
+    channels = images.shape[-1]
+    coordinates = [channels * (finer**2 - coarser**2) for finer, coarser in pairwise(sides)]
+    power = [total / count / size for total, size in zip(squares, coordinates, strict=True)]
+    power[-1] -= float(mean.square().mean())
+    return Moments(mean, tuple(max(value, 0.0) for value in power))
+
+
+def chunk_length(images: npt.NDArray[np.uint8]) -> int:
+    """Return how many images hold about 4 million values."""
+    return max(1, 2**22 // int(images[0].size))
 
 
 def shrink(process: Process, level: int) -> float:

@@ -8,6 +8,7 @@ of level k.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -15,7 +16,7 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from dvbench.api import Basis, Schedule
+from dvbench.api import Basis, Noise, Schedule
 
 Step: TypeAlias = int | torch.Tensor
 Coefficient: TypeAlias = float | torch.Tensor
@@ -34,6 +35,18 @@ class Posterior:
 
     mean: torch.Tensor
     variance: tuple[Coefficient, ...]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What moment matching needs to know of the data.
+
+    ``mean`` [C, n_K, n_K]: the mean of component K on its own grid. ``power``: a coordinate's mean square in each
+    component i < K, whose mean is dropped with it, and its mean variance about ``mean`` in component K.
+    """
+
+    mean: torch.Tensor
+    power: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -66,6 +79,14 @@ class Process:
         self._levels = torch.tensor([self._level_of(t) for t in range(self.T + 1)])
         self._gain_table = torch.from_numpy(self.gains)
         self._sigma_table = torch.from_numpy(self.sigma)
+        self._start: Moments | None = None
+        self._fill: Moments | None = None
+
+    def matching(self, moments: Moments, *, start: bool, jump: bool) -> Process:
+        """Return this process with its start, its jumps or both drawn with the moments that the data give them."""
+        other = copy.copy(self)
+        other._start, other._fill = moments if start else None, moments if jump else None  # noqa: SLF001 - its own
+        return other
 
     def _check(self) -> None:
         if self.gains.shape != (self.K + 1, self.T + 1) or self.sigma.shape != (self.T + 1,):
@@ -210,11 +231,39 @@ class Process:
         """Go from ``level`` to ``level`` - 1 at turning point T_level (DVDP, equation 13).
 
         x is embedded and the subspace that it lacks is filled with ``noise`` (white, on the grid of ``level`` - 1) of
-        standard deviation sigma[T_level].
+        variance ``fill_variance``.
         """
         finer = level - 1
         fill = noise - self.basis.embed(self.basis.project(noise, finer), finer)
-        return self.basis.embed(x, finer) + float(self.sigma[self.turns[finer]]) * fill
+        return self.basis.embed(x, finer) + self.fill_variance(level) ** 0.5 * fill
+
+    def fill_variance(self, level: int) -> float:
+        """Return the variance that the jump from ``level`` gives to the coordinates of the component it brings back.
+
+        sigma^2 at T_level as in the paper, or with the power that the component still carries there, lambda^2 v
+        (Jing et al. 2022, equation 9), where jumps are matched.
+        """
+        turn, component = self.turns[level - 1], level - 1
+        left = self.gains[component, turn] ** 2 * self._fill.power[component] if self._fill else 0.0
+        return float(self.sigma[turn] ** 2 + left)
+
+    def start(self, noise: Noise) -> torch.Tensor:
+        """Draw x_T on the grid of level(T): white noise, or of the mean and the variances of x_T where matched."""
+        level = self._level_of(self.T)
+        x = noise(level)
+        if self._start is None:
+            return x
+        spread = [self.start_variance(i) ** 0.5 for i in range(level, self.K + 1)]
+        mean = self._start.mean.to(x.dtype).to(x.device)[None] * float(self.gains[self.K, self.T])
+        for finer in range(self.K - 1, level - 1, -1):
+            mean = self.basis.embed(mean, finer)
+        return self.combine([(x, spread)], level) + mean
+
+    def start_variance(self, component: int) -> float:
+        """Return the variance about its mean with which a coordinate of a component starts."""
+        if self._start is None:
+            return 1.0
+        return float(self.sigma[self.T] ** 2 + self.gains[component, self.T] ** 2 * self._start.power[component])
 
     def times(self, steps: int) -> list[int]:
         """Return the falling grid of exactly ``steps`` steps at which a sampler calls the network.

@@ -12,9 +12,12 @@ from dvbench.backbone import Backbone
 from dvbench.config import Config
 from dvbench.environment import choose_device, choose_precision, device_name
 from dvbench.errors import UsageError
+from dvbench.prediction import to_float
 from dvbench.process import Process
 from dvbench.randomness import seed_of
 from dvbench.registry import Registry, version
+
+MOST_TO_FIT = 10_000  # training images that a basis learns from; splits are in random order
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ def assemble(config: Config, registry: Registry) -> Parts:
     assert isinstance(detector, Detector)
     channels = dataset.train.shape[-1]
     basis = create("basis", ladder=config.ladder, channels=channels)
+    if fit := getattr(basis, "fit", None):
+        fit(to_float(dataset.train[:MOST_TO_FIT], torch.device("cpu")))
     schedule = create("schedule", ladder=config.ladder, steps=config.steps)
     try:
         process = Process(basis, schedule)  # type: ignore[arg-type]
@@ -88,7 +93,7 @@ def train_hash(config: Config, fingerprint: str, registry: Registry) -> str:
     What a budget in seconds buys depends on the machine too.
     """
     inputs = config.to_json()
-    for irrelevant in ("benchmark", "sampler", "sampling", "detector", "threads"):
+    for irrelevant in ("benchmark", "sampler", "sampling", "detector", "threads", "start", "jump"):
         del inputs[irrelevant]
     del inputs["training"]["checkpoint_seconds"]
     inputs["dataset"] = fingerprint

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from processes import ladders
 
 from dvbench.builtin.bases import Dct, Haar, Identity, dct_matrix
+from dvbench.builtin.pca import Pca
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
 bases_and_ladders = st.sampled_from([Haar, Dct]).flatmap(
@@ -85,3 +86,50 @@ def test_identity_keeps_the_first_side_and_has_no_level_below():
     assert Identity.usable((32, 16, 8)) == (32,)
     with pytest.raises(ValueError, match="no level below"):
         Identity((32,), 3).project(torch.zeros(1, 3, 32, 32), 0)
+
+
+def correlated(count, channels, side, seed=0):
+    """Draw pictures whose neighbours are alike, as those of photographs are."""
+    noise = torch.randn(count, channels, side, side, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.avg_pool2d(noise, 5, stride=1, padding=2)
+
+
+@pytest.mark.parametrize(("ladder", "patch"), [((16, 8, 4), 4), ((16, 12), 4), ((12, 8), 6), ((16, 8), 2)])
+@pytest.mark.parametrize("fitted", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pca_is_orthonormal_before_and_after_it_has_learned(ladder, patch, fitted, channels):
+    basis = Pca(ladder, channels, patch=patch)
+    if fitted:
+        basis.fit(correlated(100, channels, ladder[0]))
+    for level, (finer, coarser) in enumerate(pairwise(ladder)):
+        x = torch.randn(2, channels, finer, finer, dtype=torch.float64)
+        y = torch.randn(2, channels, coarser, coarser, dtype=torch.float64)
+        torch.testing.assert_close(basis.project(basis.embed(y, level), level), y, rtol=0, atol=1e-12)
+        below, above = (basis.project(x, level) * y).sum(), (x * basis.embed(y, level)).sum()
+        torch.testing.assert_close(below, above, rtol=0, atol=1e-10)
+
+
+def test_pca_keeps_more_energy_than_any_fixed_basis():
+    images = correlated(300, 3, 16).double()
+    images[:, 1] = images[:, 0]  # two channels alike: something that only learning finds
+    basis = Pca((16, 8), 3)
+    basis.fit(images)
+    kept = {b: float(b((16, 8), 3).project(images, 0).square().sum()) for b in (Haar, Dct)}
+    assert float(basis.project(images, 0).square().sum()) > 1.02 * max(kept.values())
+
+
+def test_pca_is_deterministic_and_comes_back_from_its_state():
+    images = correlated(100, 2, 16)
+    one, other, third = (Pca((16, 8, 4), 2) for _ in range(3))
+    one.fit(images)
+    other.fit(images)
+    third.load(one.state())
+    for mine, its, loaded in zip(one.rows, other.rows, third.rows, strict=True):
+        assert torch.equal(mine, its)
+        assert torch.equal(mine, loaded)
+
+
+@pytest.mark.parametrize(("ladder", "patch"), [((16, 10), 4), ((18, 9), 4), ((16, 8), 1)])
+def test_pca_refuses_patches_that_do_not_suit(ladder, patch):
+    with pytest.raises(ValueError, match="do not suit a drop"):
+        Pca(ladder, 1, patch=patch)

@@ -13,8 +13,9 @@ from PIL import Image
 
 import dvbench
 from benchmarks import write_benchmark, write_pictures
-from dvbench import bench
+from dvbench import bench, checkpoint
 from dvbench import record as records
+from dvbench.builtin.pca import Pca
 from dvbench.builtin.samplers import Ancestral
 from dvbench.errors import UsageError, WorkError
 from dvbench.training import Trainer
@@ -307,6 +308,24 @@ def test_results_that_cannot_be_written_are_bad_input(tiny):
     (tiny.parent / "results").write_text("a file")
     with pytest.raises(UsageError, match="cannot be written"):
         run(tiny)
+
+
+def test_a_basis_that_learns_is_kept_with_the_run(tiny, monkeypatch):
+    first = run(tiny, basis="pca")
+    tensors, _ = checkpoint.read(directory(tiny, first) / "checkpoints" / "weights.safetensors")
+    assert tensors["basis.rows.0"].shape == (12, 48)
+    monkeypatch.setattr(Pca, "fit", lambda _self, _images: None)
+    other = run(tiny, basis="pca", set={"sampling.batch": 6})
+    assert other.method.trained_by == first.run_id
+    assert np.abs(samples(tiny, other).astype(int) - samples(tiny, first)).max() <= 1
+
+
+def test_start_and_jumps_may_be_matched_with_the_same_weights(tiny):
+    plain = run(tiny, prediction="eps")  # hardly trained, it says little: what comes out depends on the start
+    matched = run(tiny, prediction="eps", set={"start": "matched", "jump": "matched"})
+    assert matched.method.trained_by == plain.run_id
+    assert (matched.method.start, matched.method.jump) == ("matched", "matched")
+    assert not np.array_equal(samples(tiny, matched), samples(tiny, plain))
 
 
 def test_precisions_of_the_cpu_and_the_predictions_all_run(tiny):

@@ -9,6 +9,8 @@ from benchmarks import write_benchmark
 from dvbench.config import baseline_of, benchmark_directory, resolve
 from dvbench.entry import overrides
 from dvbench.errors import UsageError
+from dvbench.presets import PRESETS
+from dvbench.process import Process
 from dvbench.registry import registry
 
 
@@ -87,6 +89,8 @@ def test_two_baselines_of_runs_that_differ_in_their_levels_only_are_one():
         ({"set": {"foo.name": "x"}}, "section called 'foo'"),
         ({"seed": -1}, "seed"),
         ({"data": "/tmp"}, "option of dataset cats"),
+        ({"preset": "dpdm"}, "no preset called 'dpdm': did you mean 'ddpm'"),
+        ({"preset": "blurring", "set": {"ladder": 32}}, "falling side lengths"),
         ({"colour": "red"}, "option of run called 'colour'"),
     ],
 )
@@ -127,3 +131,32 @@ def test_both_budgets_or_none_are_refused(tmp_path):
     for training in ({"batch": 4}, {"images": 4, "seconds": 4}):
         with pytest.raises(UsageError, match="in images or in seconds"):
             resolved(write_benchmark(tmp_path, training=training))
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("benchmark", ["cats", "ffhq"])
+def test_every_preset_resolves_on_a_benchmark_and_makes_a_process(name, benchmark):
+    config = resolved(benchmark, preset=name)
+    kind, options = config.plugin("basis")
+    basis = registry().create("basis", kind, {"ladder": config.ladder, "channels": 3}, options)
+    kind, options = config.plugin("schedule")
+    schedule = registry().create("schedule", kind, {"ladder": config.ladder, "steps": config.steps}, options)
+    Process(basis, schedule)
+    assert PRESETS[name].paper
+    assert PRESETS[name].differs
+
+
+def test_presets_are_what_their_papers_say_and_yield_to_options():
+    assert resolved("cats", preset="ddpm").ladder == (32,)
+    subspace = resolved("cats", preset="subspace")
+    assert (subspace.jump, subspace.schedule["attenuation"], subspace.basis["name"]) == ("matched", 1.0, "haar")
+    assert resolved("cats", preset="subspace", basis="dct").basis["name"] == "dct"
+    blurring = resolved("cats", preset="blurring")
+    assert blurring.ladder == (32, 28, 24, 20, 16, 12, 8, 4)
+    assert blurring.schedule == {"name": "heat", "turns": [1.0] * 7, "blur": 20.0, "least": 0.001}
+    assert resolved("cats", preset="dvdp") == resolved("cats")
+
+
+def test_the_baseline_of_a_preset_is_the_benchmarks_ddpm():
+    baseline = resolve("cats", baseline_of(overrides({"preset": "blurring", "seed": 1})), registry())
+    assert baseline == resolved("cats", basis="identity", seed=1)

@@ -13,6 +13,7 @@ from dvbench.builtin.bases import Dct, Haar, Identity
 from dvbench.builtin.samplers import Ancestral, Ddim, Dpmpp
 from dvbench.builtin.schedules import Cosine, Linear, Shifted
 from dvbench.gaussian import ancestral, ddim, dpmpp, output_variance
+from dvbench.process import Moments
 
 PAIRS = [
     (Ancestral(), ancestral),
@@ -46,13 +47,16 @@ def sampled(drawn, sampler, variances, steps, count):
         yield float(part.square().sum()) / coordinates, coordinates
 
 
+@pytest.mark.parametrize("matched", [False, True])
 @pytest.mark.parametrize(("sampler", "rule"), PAIRS)
 @pytest.mark.parametrize("basis", [Identity, Haar, Dct])
 @pytest.mark.parametrize("schedule", [Linear, Cosine, Shifted])
-def test_the_recursion_is_what_samplers_put_out(sampler, rule, basis, schedule):
+def test_the_recursion_is_what_samplers_put_out(sampler, rule, basis, schedule, matched):
     """Over m coordinates a variance's standard error is v sqrt(2 / m): 5 of them."""
     drawn = process(basis, schedule, ladder=(16, 8, 4), steps=50)
     variances = VARIANCE[2 - drawn.K :]
+    if matched:
+        drawn = drawn.matching(Moments(torch.zeros(1, *drawn.ladder[-1:] * 2), variances), start=True, jump=True)
     exact = output_variance(drawn, rule, variances, 12)
     for expected, (actual, m) in zip(exact, sampled(drawn, sampler, variances, 12, 600), strict=True):
         assert abs(actual - expected) < 5 * expected * (2 / m) ** 0.5
@@ -85,6 +89,23 @@ def test_dpmpp_converges_faster_than_ddim():
         for name, rule in (("ddim", ddim(0.0)), ("dpmpp", dpmpp))
     }
     assert error["dpmpp"] < error["ddim"] / 3
+
+
+@pytest.mark.parametrize("rule", [ancestral, ddim(0.0), dpmpp])
+def test_a_matched_start_mends_what_a_linear_schedule_leaves_alive(rule):
+    """Coefficients of large pictures are strong: at T a variance of 10,000 is not yet noise, and white is too weak."""
+    drawn = process(Identity, Linear, ladder=(4,), turns=(), steps=1000)
+    strong = 1e4
+    matched = drawn.matching(Moments(torch.zeros(1, 4, 4), (strong,)), start=True, jump=False)
+    error = [abs(output_variance(each, rule, [strong], 1000)[0] / strong - 1) for each in (drawn, matched)]
+    assert error[1] < error[0] / 5
+
+
+def test_matched_jumps_mend_a_drop_without_attenuation():
+    drawn = process(Dct, Linear, ladder=(8, 4), turns=(0.2,), attenuation=1.0, steps=500)
+    matched = drawn.matching(Moments(torch.zeros(1, 4, 4), (0.3, 0.6)), start=False, jump=True)
+    error = [abs(output_variance(each, ancestral, [0.3, 0.6], 500)[0] / 0.3 - 1) for each in (drawn, matched)]
+    assert error[1] < error[0] / 5
 
 
 def test_attenuation_mends_an_early_drop():

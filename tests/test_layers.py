@@ -20,7 +20,8 @@ KNOWS = {
     "dvbench.record": {"dvbench.errors", "dvbench.files"},
     "dvbench.process": {"dvbench.api"},
     "dvbench.prediction": {"dvbench.process"},
-    "dvbench.config": {"dvbench.api", "dvbench.errors", "dvbench.registry"},
+    "dvbench.config": {"dvbench.api", "dvbench.errors", "dvbench.presets", "dvbench.registry"},
+    "dvbench.presets": {"dvbench.errors"},
     "dvbench.options": {"dvbench.errors"},
     "dvbench.registry": {"dvbench", "dvbench.hookspecs", "dvbench.api", "dvbench.errors", "dvbench.options"},
 }

@@ -12,6 +12,7 @@ from processes import process, processes
 from dvbench.builtin.bases import Dct, Haar, Identity
 from dvbench.prediction import (
     clipped,
+    data_moments,
     data_range,
     estimate,
     loss_weight,
@@ -118,6 +119,18 @@ def test_the_range_of_the_data():
     assert (limits.low, limits.high) == pytest.approx((2 * blocks.min(), 2 * blocks.max()), rel=1e-5)
     detail = x - blocks.repeat(2, 1).repeat(2, 2)
     assert limits.faded == pytest.approx((np.abs(detail).max(),), rel=1e-5)
+
+
+@pytest.mark.parametrize("basis", [Identity, Haar, Dct])
+def test_the_moments_of_the_data(basis):
+    images = np.random.default_rng(1).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
+    drawn = process(basis, channels=3)
+    moments = data_moments(drawn, images)
+    *details, kept = drawn.components(to_float(images, torch.device("cpu")).double(), 0)
+    torch.testing.assert_close(moments.mean, kept.mean(0), rtol=0, atol=1e-5)
+    assert moments.power[-1] == pytest.approx(float(kept.var(0, unbiased=False).mean()), rel=1e-4)
+    for detail, power, share in zip(details, moments.power, (3 / 4, 3 / 4), strict=False):
+        assert power == pytest.approx(float(detail.square().mean()) / share, rel=1e-4)
 
 
 @given(st.integers(0, 2**31))

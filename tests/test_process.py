@@ -13,6 +13,7 @@ from processes import process, processes
 
 from dvbench.builtin.bases import Dct, Haar, Identity
 from dvbench.builtin.schedules import Cosine, Linear
+from dvbench.process import Moments
 
 F64 = torch.float64
 
@@ -199,6 +200,39 @@ def test_a_jump_keeps_what_is_there_and_fills_the_rest_with_noise_of_sigma(drawn
         filled = drawn.components(up, level - 1)[0]
         expected = drawn.sigma[drawn.turns[level - 1]] * drawn.components(noise, level - 1)[0]
         torch.testing.assert_close(filled, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("basis", [Identity, Haar, Dct])
+def test_a_matched_start_has_the_mean_and_the_variances_of_the_last_state(basis):
+    """n draws: means within 5 standard errors in the mean square, variances of m values within 5 sqrt(2 / m)."""
+    drawn = process(basis, Linear, ladder=(8, 4), turns=(1.0,), steps=50)
+    power = (0.5, 3.0)[1 - drawn.K :]
+    side = drawn.ladder[-1]
+    moments = Moments(100 * torch.ones(1, side, side), power)
+    n, generator = 3000, torch.Generator().manual_seed(2)
+    x = drawn.matching(moments, start=True, jump=False).start(
+        lambda level: torch.randn(n, 1, *drawn.ladder[level : level + 1] * 2, dtype=F64, generator=generator)
+    )
+    parts = drawn.components(x, 0)
+    variances = drawn.sigma[-1] ** 2 + drawn.gains[:, -1] ** 2 * np.array(power)
+    sides = [*drawn.ladder, 0]
+    for i, (part, variance) in enumerate(zip(parts, variances, strict=True)):
+        mean = 100 * drawn.gains[-1, -1] if i == drawn.K else 0.0
+        m = n * (sides[i] ** 2 - (sides[i + 1] ** 2 if i < drawn.K else 0))
+        assert abs(float((part - mean).sum())) < 5 * (variance * part.numel()) ** 0.5
+        assert abs(float((part - mean).square().sum()) / m / variance - 1) < 5 * (2 / m) ** 0.5
+
+
+def test_a_matched_jump_fills_in_what_the_component_still_has():
+    drawn = process(Dct, attenuation=1.0)
+    power = (0.5, 2.0, 9.0)
+    matched = drawn.matching(Moments(torch.zeros(1, 4, 4), power), start=False, jump=True)
+    for level in (1, 2):
+        x, noise = grid(drawn, level), grid(drawn, level - 1, seed=1)
+        plain, filled = (each.components(each.jump(x, level, noise), level - 1)[0] for each in (drawn, matched))
+        turn = drawn.turns[level - 1]
+        ratio = (1 + drawn.gains[level - 1, turn] ** 2 * power[level - 1] / drawn.sigma[turn] ** 2) ** 0.5
+        torch.testing.assert_close(filled, ratio * plain)
 
 
 @settings(max_examples=200)

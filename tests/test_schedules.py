@@ -10,7 +10,7 @@ from processes import process, processes
 
 from dvbench.api import Schedule
 from dvbench.builtin.bases import Dct, Identity
-from dvbench.builtin.schedules import Cosine, Linear
+from dvbench.builtin.schedules import Cosine, Heat, Linear, Shifted
 from dvbench.process import Process
 
 
@@ -113,3 +113,42 @@ def test_turning_points_that_do_not_fit_the_basis_are_refused():
     tables.turns = (2,)
     with pytest.raises(ValueError, match="must rise"):
         Process(Dct((8, 4), 1), tables)
+
+
+def test_heat_fades_as_blurring_diffusion_does():
+    """Hoogeboom and Salimans 2022, section 4: with one coefficient a band, its gain is that of the paper."""
+    steps, side = 40, 6
+    ladder = tuple(range(side, 0, -1))
+    heat = Heat(ladder, steps, turns=(1.0,) * (side - 1))
+    t = np.arange(steps + 1) / steps
+    tau = (20 * np.sin(np.pi * t / 2) ** 2) ** 2 / 2
+    cosine = Cosine((side,), steps)
+    np.testing.assert_allclose(heat.sigma, cosine.sigma)
+    np.testing.assert_allclose(heat.gains[-1], cosine.gains[0], rtol=1e-12)  # the mean never fades: its frequency is 0
+    # The second band holds the coefficients (1, 0), (0, 1) and (1, 1): |f|^2 is (pi / n)^2 times 1, 1 and 2.
+    square = (np.pi / side) ** 2 * 4 / 3
+    fade = (1 - 0.001) * np.exp(-square * tau) + 0.001
+    np.testing.assert_allclose(heat.gains[-2], cosine.gains[0] * fade, rtol=1e-9)
+    process = Process(Dct(ladder, 1), heat)
+    assert process.level(steps) == 0
+
+
+def test_shifted_is_cosine_at_its_reference_and_noisier_above_it():
+    """Hoogeboom et al. 2023, equation 5: log SNR moves by 2 log(reference / n_0), where betas are not capped."""
+    steps = 200
+    small, large = (Shifted((side,), steps) for side in (64, 256))
+
+    def log_snr(schedule):
+        return 2 * np.log(schedule.gains[0, 1:-2] / schedule.sigma[1:-2])
+
+    t = np.arange(1, steps - 1) / steps
+    np.testing.assert_allclose(log_snr(small), -2 * np.log(np.tan(np.pi * t / 2)), atol=1e-6)
+    np.testing.assert_allclose(log_snr(small) - log_snr(large), 2 * np.log(4), atol=1e-6)
+    with pytest.raises(ValueError, match="reference"):
+        Shifted((64,), steps, reference=0)
+
+
+@pytest.mark.parametrize("option", [{"blur": -1.0}, {"least": 0.0}, {"least": 1.5}])
+def test_heat_refuses_options_without_sense(option):
+    with pytest.raises(ValueError, match="blur must be"):
+        Heat((8,), 50, **option)

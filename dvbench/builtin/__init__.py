@@ -12,6 +12,7 @@ def dvbench_bases() -> list[Plugin]:
         Plugin("identity", "dvbench.builtin.bases:Identity", "no levels: this is DDPM"),
         Plugin("haar", "dvbench.builtin.bases:Haar", "block averages, sides that halve"),
         Plugin("dct", "dvbench.builtin.bases:Dct", "low frequencies of the orthonormal DCT-II, any falling sides"),
+        Plugin("pca", "dvbench.builtin.pca:Pca", "principal components of patches, learned from the training split"),
     ]
 
 
@@ -21,6 +22,7 @@ def dvbench_schedules() -> list[Plugin]:
     return [
         Plugin("linear", "dvbench.builtin.schedules:Linear", "betas rise linearly (Ho et al. 2020)"),
         Plugin("cosine", "dvbench.builtin.schedules:Cosine", "squared cosine (Nichol and Dhariwal 2021)"),
+        Plugin("heat", "dvbench.builtin.schedules:Heat", "bands fade by the heat equation (Hoogeboom & Salimans 2022)"),
         Plugin("shifted", "dvbench.builtin.schedules:Shifted", "cosine, shifted with the side (Hoogeboom et al. 2023)"),
     ]
 

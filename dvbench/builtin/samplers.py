@@ -19,7 +19,7 @@ class OneStep(Sampler):
 
     def sample(self, denoise: Denoise, process: Process, noise: Noise, steps: int) -> torch.Tensor:
         """Return images [B, C, n_0, n_0] at level 0."""
-        x = noise(int(process.level(process.T)))
+        x = process.start(noise)
         last: Estimate | None = None
         for move in process.walk(steps):
             for level in move.jumps_from:

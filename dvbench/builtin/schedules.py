@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -101,3 +102,41 @@ class Shifted(VariancePreserving):
         cumulative = np.append(1 / (1 + tangent**2), 0.0)  # sigmoid(log SNR), 0 at t = 1
         betas: npt.NDArray[np.float64] = np.minimum(1 - cumulative[1:] / cumulative[:-1], 0.999)
         return betas
+
+
+class Heat(Schedule):
+    """Gains that follow the heat equation, band by band: Blurring Diffusion (Hoogeboom and Salimans 2022, section 4).
+
+    gain_i = alpha ((1 - ``least``) exp(-f_i^2 tau) + ``least``), f_i^2 the mean over the coefficients of component i
+    of their squared dct frequency, (pi k / n_0)^2 summed over the axes; tau = sigma_B^2 / 2, sigma_B = ``blur`` times
+    sin^2(pi t / 2); alpha and sigma are those of the cosine schedule. In the paper each frequency has a gain of its
+    own; here each band has.
+    """
+
+    def __init__(
+        self,
+        ladder: Sequence[int],
+        steps: int,
+        turns: tuple[float, ...] = (),
+        blur: float = 20.0,
+        least: float = 0.001,
+    ) -> None:
+        super().__init__(ladder, steps)
+        if blur < 0 or not 0 < least <= 1:
+            raise ValueError(f"blur must be at least 0 and least above 0 and at most 1, not {blur:g} and {least:g}")
+        plain = Cosine(self.ladder, steps, turns, attenuation=1.0)
+        self.turns, self.sigma = plain.turns, plain.sigma
+        tau = (blur * np.sin(np.pi / 2 * np.arange(steps + 1) / steps) ** 2) ** 2 / 2
+        fades = [(1 - least) * np.exp(-square * tau) + least for square in self._squared_frequencies()]
+        self.gains = np.stack([plain.gains[-1] * fade for fade in fades])
+
+    def _squared_frequencies(self) -> list[float]:
+        """Return the mean of |f|^2 over the coefficients of each component 0..K."""
+        frequency = np.pi * np.arange(self.ladder[0]) / self.ladder[0]
+        square = frequency[:, None] ** 2 + frequency**2
+        totals = [float(square[:side, :side].sum()) for side in self.ladder] + [0.0]
+        counts = [side**2 for side in self.ladder] + [0]
+        return [
+            (finer - coarser) / (many - few)
+            for (finer, coarser), (many, few) in zip(pairwise(totals), pairwise(counts), strict=True)
+        ]

@@ -42,6 +42,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, values: tupl
 
 @click.command()
 @click.argument("benchmark")
+@click.option("--preset", help="A published method: ddpm, dvdp, subspace or blurring; other options override it.")
 @click.option("--basis", help="Decomposition basis; identity is DDPM.")
 @click.option("--schedule", help="Noise schedule.")
 @click.option("--backbone", help="Network.")
