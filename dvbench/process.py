@@ -9,6 +9,7 @@ of level k.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -235,7 +236,7 @@ class Process:
         """
         finer = level - 1
         fill = noise - self.basis.embed(self.basis.project(noise, finer), finer)
-        return self.basis.embed(x, finer) + self.fill_variance(level) ** 0.5 * fill
+        return self.basis.embed(x, finer) + math.sqrt(self.fill_variance(level)) * fill
 
     def fill_variance(self, level: int) -> float:
         """Return the variance that the jump from ``level`` gives to the coordinates of the component it brings back.
@@ -253,8 +254,8 @@ class Process:
         x = noise(level)
         if self._start is None:
             return x
-        spread = [self.start_variance(i) ** 0.5 for i in range(level, self.K + 1)]
-        mean = self._start.mean.to(x.dtype).to(x.device)[None] * float(self.gains[self.K, self.T])
+        spread = [math.sqrt(self.start_variance(i)) for i in range(level, self.K + 1)]
+        mean: torch.Tensor = self._start.mean.to(x.dtype).to(x.device)[None] * float(self.gains[self.K, self.T])
         for finer in range(self.K - 1, level - 1, -1):
             mean = self.basis.embed(mean, finer)
         return self.combine([(x, spread)], level) + mean
