@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from dvbench.builtin.imaging import DataError, SplitDataset, Splits, chunk_length, distinct, keep, key_hash, square
 
@@ -160,4 +160,6 @@ def _sorted(entries: Iterator[Entry], path: Path) -> list[Entry]:
 
 def _brief(error: Exception) -> str:
     """Return what ``error`` says in one line without a full stop."""
+    if isinstance(error, UnidentifiedImageError):  # its own words show an address in memory
+        return "no known format"
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__

@@ -28,8 +28,8 @@ class VariancePreserving(Schedule):
         drops = len(self.ladder) - 1
         if len(turns) != drops:
             raise ValueError(
-                f"{len(turns)} turning points do not suit the ladder {','.join(map(str, self.ladder))}: give {drops}, "
-                "one for each drop"
+                f"{len(turns)} turning points do not suit the ladder {','.join(map(str, self.ladder))}: give {drops} "
+                "with --turns, one for each drop"
             )
         if not 0 < attenuation <= 1:
             raise ValueError(f"attenuation must lie above 0 and at most at 1, not at {attenuation:g}")
