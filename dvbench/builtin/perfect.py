@@ -36,16 +36,16 @@ class Perfect(Backbone):
         """Keep the training images [N, H, W, C] on the grid of every level."""
         self.process, self.prediction = process, prediction
         self.std = data_range(process, images).std
-        levels: list[list[torch.Tensor]] = [[] for _ in self.ladder]
-        energies: list[list[torch.Tensor]] = [[] for _ in self.ladder]
-        for start in range(0, len(images), CHUNK):
-            x = to_float(images[start : start + CHUNK], torch.device("cpu"))
+        count, ends = len(images), len(self.ladder)
+        self.images = [torch.empty(count, self.channels * side**2) for side in self.ladder]
+        self.energies = [torch.empty(count, ends - level, dtype=torch.float64) for level in range(ends)]
+        for start in range(0, count, CHUNK):
+            part = slice(start, start + CHUNK)
+            x = to_float(images[part], torch.device("cpu"))
             parts = torch.stack([p.double().square().sum((1, 2, 3)) for p in process.components(x, 0)], dim=1)
-            for level in range(len(self.ladder)):
-                levels[level].append(process.lower(x, level).flatten(1))
-                energies[level].append(parts[:, level:])
-        self.images = [torch.cat(chunks) for chunks in levels]
-        self.energies = [torch.cat(chunks) for chunks in energies]
+            for level in range(ends):
+                self.images[level][part] = process.lower(x, level).flatten(1)
+                self.energies[level][part] = parts[:, level:]
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, level: int) -> torch.Tensor:
         """Map the scaled x_t [B, C, n_l, n_l] and t [B] in (0, 1] to what the run predicts, float32."""
