@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread, a cache of the session's own, and hypothesis without deadlines."""
+"""Shared by all tests: one thread, a cache of their own, and hypothesis without deadlines."""
 
 from __future__ import annotations
 
