@@ -31,7 +31,8 @@ def told(path: Path) -> Iterator[None]:
                 "the same command then goes on from the last checkpoint"
             ) from error
         raise UsageError(
-            f"{path} cannot be written ({error.strerror or error}): make it writable, or choose another --results"
+            f"{path} cannot be written ({error.strerror or error}): make it writable, or choose another place with "
+            "--results (for the cache, with DVBENCH_CACHE)"
         ) from error
 
 

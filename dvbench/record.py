@@ -143,11 +143,6 @@ def read(path: Path) -> Record:
         raise UsageError(f"{path} is damaged ({error}): {mend}") from error
 
 
-def find(results: Path) -> list[tuple[Path, Record]]:
-    """Read every record under ``results``, in the order of their paths."""
-    return [(path, read(path)) for path in sorted(results.rglob(NAME))]
-
-
 def canonical(config: Mapping[str, Any]) -> str:
     """Return the one JSON text of ``config``: keys sorted, no spaces."""
     return json.dumps(config, sort_keys=True, separators=(",", ":"), allow_nan=False)

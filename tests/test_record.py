@@ -126,13 +126,6 @@ def test_what_json_cannot_hold_is_never_written(tmp_path, value):
     assert records.read(save(tmp_path, **{"metrics.0.floor": value})).metrics[0].model_extra == {"floor": None}
 
 
-def test_all_records_are_found_in_order(tmp_path):
-    paths = [save(tmp_path, benchmark=name, run_id=run) for name in ("cats", "faces") for run in ("a", "b")]
-    assert [path for path, _ in records.find(tmp_path)] == paths
-    assert [record.run_id for _, record in records.find(tmp_path)] == ["a", "b", "a", "b"]
-    assert records.find(tmp_path / "nowhere") == []
-
-
 @given(st.dictionaries(st.text(), JSON, max_size=4))
 def test_the_canonical_form_does_not_know_the_order_of_keys(config):
     turned = dict(reversed(config.items()))

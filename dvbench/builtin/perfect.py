@@ -65,11 +65,11 @@ class Perfect(Backbone):
         squares = torch.cat([torch.as_tensor(gain).view(-1, 1) for gain in gains], dim=1) ** 2
         logits = torch.cat([seen @ chunk.T for chunk in self._chunks(level, state)], dim=1)
         logits = (logits - squares @ self.energies[level].to(state.device).T / 2) / variance[:, None]
-        weights = logits.softmax(dim=1).split(CHUNK, dim=1)  # type: ignore[no-untyped-call]
+        weights = torch.split(logits.softmax(dim=1), CHUNK, dim=1)
         mean = sum(part @ chunk for part, chunk in zip(weights, self._chunks(level, state), strict=True))
         return torch.as_tensor(mean).view_as(state)
 
     def _chunks(self, level: int, like: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the images of a level a chunk at a time in the dtype and on the device of ``like``."""
-        for chunk in self.images[level].split(CHUNK):  # type: ignore[no-untyped-call]
+        for chunk in torch.split(self.images[level], CHUNK):
             yield chunk.to(like.device).to(like.dtype)

@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 
 from dvbench.api import Denoise, Noise, Sampler
-from dvbench.process import Coefficient, Move, Process
+from dvbench.process import Move, Process
 
 Estimate: TypeAlias = tuple[Move, torch.Tensor]
 
@@ -62,7 +62,7 @@ class Ancestral(OneStep):
         posterior = process.posterior(x, x0, move.t, move.s)
         if move.s == 0:
             return posterior.mean
-        spread = [root(variance) for variance in posterior.variance]
+        spread = [variance**0.5 for variance in posterior.variance]
         return posterior.mean + process.combine([(noise(move.level), spread)], move.level)
 
 
@@ -148,8 +148,3 @@ def log_ratio_steps(process: Process, move: Move) -> list[float]:
     ratio_t = process.gains[move.level :, move.t] / process.sigma[move.t]
     ratio_s = process.gains[move.level :, move.s] / process.sigma[move.s]
     return [math.log(now / then) for now, then in zip(ratio_s, ratio_t, strict=True)]
-
-
-def root(variance: Coefficient) -> Coefficient:
-    """Return the square root of a float or a tensor."""
-    return variance**0.5

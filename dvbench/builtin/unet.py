@@ -124,15 +124,20 @@ def normal(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
+def silent(conv: nn.Conv2d) -> nn.Conv2d:
+    """Let a convolution start at zero, so that at first it adds nothing."""
+    for parameter in conv.parameters():
+        nn.init.zeros_(parameter)
+    return conv
+
+
 class Head(nn.Module):
     """Norm, SiLU and a convolution that starts at zero: what the network says at one level."""
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
         self.norm = normal(width)
-        self.conv = nn.Conv2d(width, channels, 3, padding=1)
-        nn.init.zeros_(self.conv.weight)
-        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]
+        self.conv = silent(nn.Conv2d(width, channels, 3, padding=1))
 
     def forward(self, h: torch.Tensor) -> torch.Tensor:
         """Map [B, width, n, n] to [B, C, n, n]."""
@@ -147,13 +152,11 @@ class Block(nn.Module):
         super().__init__()
         self.norm_in, self.norm_out = normal(into), normal(out)
         self.conv_in = nn.Conv2d(into, out, 3, padding=1)
-        self.conv_out = nn.Conv2d(out, out, 3, padding=1)
+        self.conv_out = silent(nn.Conv2d(out, out, 3, padding=1))
         self.features = nn.Linear(features, out)
         self.dropout = dropout
         self.past = nn.Conv2d(into, out, 1) if into != out else nn.Identity()
         self.attend = Attention(out) if attend else nn.Identity()
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)  # type: ignore[arg-type]
 
     def forward(self, x: torch.Tensor, features: torch.Tensor) -> torch.Tensor:
         """Map [B, into, n, n] and the time's features [B, F] to [B, out, n, n]."""
@@ -170,9 +173,7 @@ class Attention(nn.Module):
         super().__init__()
         self.norm = normal(width)
         self.qkv = nn.Conv2d(width, 3 * width, 1)
-        self.out = nn.Conv2d(width, width, 1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)  # type: ignore[arg-type]
+        self.out = silent(nn.Conv2d(width, width, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map [B, width, n, n] to the same shape."""
