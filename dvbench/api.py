@@ -88,7 +88,13 @@ Noise: TypeAlias = "Callable[[int], torch.Tensor]"
 
 
 class Sampler(ABC):
-    """Turns noise into images with exactly as many network calls as it is asked for."""
+    """Turns noise into images with exactly as many network calls as it is asked for.
+
+    ``uses_uncertainty`` says that it asks ``denoise.uncertainty(x, t, level)`` too: the variance of a coordinate of
+    each component ``level``..K of x_0 given x_t, tensors [B, 1, 1, 1]. Only a network that knows the data can tell it.
+    """
+
+    uses_uncertainty: bool = False
 
     @abstractmethod
     def sample(self, denoise: Denoise, process: Process, noise: Noise, steps: int) -> torch.Tensor:

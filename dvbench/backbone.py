@@ -17,7 +17,8 @@ class Backbone(nn.Module, ABC):
     ladder that the network cannot take.
 
     ``exact`` says that the network's estimates are those of the data's own distribution, so that clipping them would
-    only spoil them.
+    only spoil them. Such a network may add ``uncertainty(x, t, level)``, called as ``forward`` is: the variance of a
+    coordinate of each component ``level``..K of x_0 given x_t, [B, K + 1 - level].
     """
 
     exact = False

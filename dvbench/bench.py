@@ -185,7 +185,11 @@ class Run:
         self.reporter.say(f"measuring against {len(dataset.held_out)} held-out images")
         write_whole(self.directory.samples, lambda file: np.savez_compressed(file, samples=samples))
         write_whole(self.directory.picture, lambda file: file.write(contact_sheet(samples)))
-        metrics = evaluation.distances(parts.detector, samples, dataset.train, dataset.held_out, self.config.seed)
+        real = (parts.detector, self.config.detector, dataset, len(samples), self.config.seed)
+        references = [evaluation.held_out(*real)]
+        if parts.network.exact:  # it redraws the training split, and that is what its error is to be held against
+            references.append(evaluation.training(*real))
+        metrics = evaluation.distances(parts.detector, samples, references)
         self._note(cost=cost, metrics=metrics)
 
     def _stop(self, status: str) -> None:

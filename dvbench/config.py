@@ -210,11 +210,11 @@ def _fit_ladder(content: dict[str, Any], registry: Registry, asked: set[str]) ->
     _check_ladder(ladder)
     name = str(content["basis"].get("name", ""))
     usable = registry.load("basis", name).usable(ladder)
-    if len(usable) < len(ladder) and "schedule" in content:
+    if (len(usable) == 1 or len(usable) < len(ladder)) and "schedule" in content:
         for option in ("schedule.turns", "schedule.attenuation"):
             if option in asked:
                 raise UsageError(
-                    f"basis {name} has no levels, so {option.partition('.')[2]} says nothing: leave it out"
+                    f"basis {name} stays at {usable[-1]} px, so {option.partition('.')[2]} says nothing: leave it out"
                 )
         schedule = dict(content["schedule"])
         known = registry.options("schedule", str(schedule.get("name", "")))

@@ -1,62 +1,104 @@
-"""What a run's samples and network are worth: distances to the held-out split, and FLOPs."""
+"""What a run's samples and network are worth: distances to real images, and FLOPs."""
 
 from __future__ import annotations
 
-import hashlib
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from dvbench.api import Detector
+from dvbench.api import Dataset, Detector
 from dvbench.backbone import Backbone
 from dvbench.measure import distance, flops
+from dvbench.measure.features import known
 from dvbench.process import Process
 from dvbench.randomness import seed_of
 
-Images = npt.NDArray[np.uint8]
+Images: TypeAlias = npt.NDArray[np.uint8]
+Floats: TypeAlias = npt.NDArray[Any]
+Json: TypeAlias = dict[str, Any]
 
 # The gradient with respect to the weights and that with respect to the activations each cost one forward pass.
 TRAINING_PASSES = 3
 
 
-def distances(detector: Detector, samples: Images, train: Images, held_out: Images, seed: int) -> list[dict[str, Any]]:
-    """Measure FD and KID between samples and the held-out split, each with its floor.
+@dataclass(frozen=True)
+class Reference:
+    """A split to hold samples against.
 
-    The floor is the same distance of as many training images, drawn by ``seed``: what a perfect sampler would reach at
-    this count, null where there are too few. FD from clean-fid's InceptionV3 is called fid (Heusel et al. 2017; Parmar
-    et al. 2022), from any other detector fd.
+    ``real`` are features of as many real images as there are samples: what a perfect sampler would draw; None where
+    there are too few.
     """
-    count = len(samples)
-    wanted, said = detector(held_out), detector(samples)
+
+    split: str
+    name: str
+    sha256: str
+    features: Floats
+    real: Floats | None
+
+    @cached_property
+    def moments(self) -> tuple[Floats, Floats]:
+        """The mean and the covariance of the features."""
+        return distance.moments(self.features)
+
+    def frechet(self, features: Floats) -> float:
+        """Return the Frechet distance of ``features`` to those of the split."""
+        return distance.frechet_distance(*distance.moments(features), *self.moments)
+
+    def kernel(self, features: Floats) -> float:
+        """Return the kernel distance of ``features`` to those of the split."""
+        return distance.kernel_distance(features, self.features)
+
+
+def held_out(detector: Detector, options: Json, dataset: Dataset, count: int, seed: int) -> Reference:
+    """Return the held-out split; its real images are ``count`` of the training split, drawn by ``seed``."""
+    images = dataset.held_out
+    sha256, wanted = known(detector, options, images)
     real = None
-    if len(train) >= count:
-        chosen = np.random.default_rng(seed_of(seed, "floor")).choice(len(train), count, replace=False)
-        real = detector(train[np.sort(chosen)])
-    reference = distance.moments(wanted)
-    shared = {
-        "low": None,
-        "high": None,
-        "n": count,
-        "detector": f"{detector.name} {detector.version}",
-        "detector_hash": detector.weights_hash,
-        "reference": f"held-out split, {len(held_out)} images",
-        "reference_hash": hashlib.sha256(np.ascontiguousarray(held_out).data).hexdigest(),
-        "resize": detector.resize,
-        "higher_is_better": False,
-    }
+    if len(dataset.train) >= count:
+        chosen = np.random.default_rng(seed_of(seed, "floor")).choice(len(dataset.train), count, replace=False)
+        real = known(detector, options, dataset.train[np.sort(chosen)])[1]
+    return Reference("held-out", f"held-out split, {len(images)} images", sha256, wanted, real)
 
-    def frechet(features: npt.NDArray[Any]) -> float:
-        return distance.frechet_distance(*distance.moments(features), *reference)
 
-    def kernel(features: npt.NDArray[Any]) -> float:
-        return distance.kernel_distance(features, wanted)
+def training(detector: Detector, options: Json, dataset: Dataset, count: int, seed: int) -> Reference:
+    """Return the training split, which an exact network redraws; its real images are ``count`` draws from itself."""
+    images = dataset.train
+    sha256, wanted = known(detector, options, images)
+    chosen = np.random.default_rng(seed_of(seed, "redrawn")).choice(len(images), count)
+    return Reference("train", f"training split, {len(images)} images", sha256, wanted, wanted[chosen])
 
-    measured = {"fid" if detector.name == "inception" else "fd": frechet, "kid": kernel}
+
+def distances(detector: Detector, samples: Images, references: Sequence[Reference]) -> list[Json]:
+    """Measure FD and KID between samples and each of ``references``, each with its floor.
+
+    The floor is the same distance of the reference's real images, null without any. FD from clean-fid's InceptionV3
+    is called fid (Heusel et al. 2017; Parmar et al. 2022), from any other detector fd.
+    """
+    said = detector(samples)
+    frechet = "fid" if detector.name == "inception" else "fd"
     return [
-        {"name": name, "value": of(said), **shared, "floor": None if real is None else of(real)}
-        for name, of in measured.items()
+        {
+            "name": name,
+            "value": measured(said),
+            "low": None,
+            "high": None,
+            "n": len(samples),
+            "detector": f"{detector.name} {detector.version}",
+            "detector_hash": detector.weights_hash,
+            "reference": reference.name,
+            "reference_hash": reference.sha256,
+            "resize": detector.resize,
+            "higher_is_better": False,
+            "split": reference.split,
+            "floor": None if reference.real is None else measured(reference.real),
+        }
+        for reference in references
+        for name, measured in ((frechet, reference.frechet), ("kid", reference.kernel))
     ]
 
 

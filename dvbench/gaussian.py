@@ -8,7 +8,7 @@ coefficient follows from step to step. Means are zero here: they follow the same
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,8 @@ Rule: TypeAlias = Callable[[Process, int, Move, Move | None, float], Linear]
 def output_variance(process: Process, rule: Rule, variance: Sequence[float], steps: int) -> list[float]:
     """Return the variance of a coefficient of each component 0..K in the samples.
 
-    ``rule`` is ``ancestral``, ``ddim(eta)`` or ``dpmpp``; ``variance`` that of the data's coefficients in each
-    component; ``steps`` the network calls. Start and jumps are those of the process.
+    ``rule`` is ``ancestral(variance)``, ``ddim(eta)`` or ``dpmpp``; ``variance`` that of the data's coefficients in
+    each component; ``steps`` the network calls. Start and jumps are those of the process.
     """
     return [_component(process, rule, i, float(v), steps) for i, v in enumerate(variance)]
 
@@ -53,20 +53,35 @@ def _one_step(state: float, data: float, k: float, noise: float) -> Linear:
     return np.array([[state + data * k, 0.0], [k, 0.0]]), noise
 
 
-def ancestral(process: Process, i: int, move: Move, _last: Move | None, k: float) -> Linear:
-    """Return one step of the posterior (Ho et al. 2020, equations 6 and 7)."""
-    gain_t, gain_s = process.gains[i, move.t], process.gains[i, move.s]
-    var_t, var_s = process.sigma[move.t] ** 2, process.sigma[move.s] ** 2
-    r = gain_t / gain_s
-    s2 = var_t - r**2 * var_s
-    return _one_step(r * var_s / var_t, s2 * gain_s / var_t, k, s2 * var_s / var_t)
+def ancestral(variance: Literal["small", "large", "optimal"] = "small") -> Rule:
+    """Return the rule of one step about the posterior's mean (Ho et al. 2020, equations 6 and 7).
+
+    Its variance is the posterior's, the forward step's, or, as the optimal one, the posterior's and that of x_0 given
+    x_t, v - lambda k v = k sigma^2 / lambda, on top.
+    """
+
+    def rule(process: Process, i: int, move: Move, _last: Move | None, k: float) -> Linear:
+        gain_t, gain_s = process.gains[i, move.t], process.gains[i, move.s]
+        var_t, var_s = process.sigma[move.t] ** 2, process.sigma[move.s] ** 2
+        r = gain_t / gain_s
+        s2 = var_t - r**2 * var_s
+        data = s2 * gain_s / var_t
+        noise = {
+            "small": s2 * var_s / var_t,
+            "large": s2 if move.s else 0.0,
+            "optimal": s2 * var_s / var_t + data**2 * k * var_t / gain_t,
+        }[variance]
+        return _one_step(r * var_s / var_t, data, k, noise)
+
+    return rule
 
 
 def ddim(eta: float) -> Rule:
     """Return the rule of one implicit step (Song et al. 2021, equation 12)."""
+    posterior = ancestral()
 
     def rule(process: Process, i: int, move: Move, last: Move | None, k: float) -> Linear:
-        noise = eta**2 * ancestral(process, i, move, last, k)[1]
+        noise = eta**2 * posterior(process, i, move, last, k)[1]
         along = max(process.sigma[move.s] ** 2 - noise, 0.0) ** 0.5 / process.sigma[move.t]
         return _one_step(along, process.gains[i, move.s] - along * process.gains[i, move.t], k, noise)
 

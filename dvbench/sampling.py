@@ -38,11 +38,21 @@ class Denoiser:
         """Estimate x_0 on the grid of ``level`` from x [B, C, n_l, n_l] at step ``t``."""
         self.before_call()
         self.clock.enter(level)
-        times = torch.full((len(x),), t / self.process.T, device=x.device)
         with self.autocast():
-            said = self.network(scaled_input(self.process, x, t, level, self.limits.std), times, level)
+            said = self.network(*self._asked(x, t, level))
         x0 = estimate(self.prediction, self.process, said.to(x.dtype), x, t, level)
         return x0 if self.network.exact else clipped(self.process, x0, level, self.limits)
+
+    def uncertainty(self, x: torch.Tensor, t: int, level: int) -> list[torch.Tensor]:
+        """Return the variance of a coordinate of each component ``level``..K of x_0 given x_t, [B, 1, 1, 1] each."""
+        self.clock.enter(level)
+        variances: torch.Tensor = self.network.uncertainty(*self._asked(x, t, level))  # type: ignore[operator]
+        return [variance.to(x.dtype).view(-1, 1, 1, 1) for variance in variances.unbind(dim=1)]
+
+    def _asked(self, x: torch.Tensor, t: int, level: int) -> tuple[torch.Tensor, torch.Tensor, int]:
+        """Return what the network is called with."""
+        times = torch.full((len(x),), t / self.process.T, device=x.device)
+        return scaled_input(self.process, x, t, level, self.limits.std), times, level
 
 
 @torch.inference_mode()

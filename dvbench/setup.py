@@ -82,6 +82,11 @@ def assemble(config: Config, registry: Registry) -> Parts:
         torch.manual_seed(seed_of(config.seed, "weights"))
         network = create("backbone", ladder=config.ladder, channels=channels)
     assert isinstance(network, Backbone)
+    if sampler.uses_uncertainty and not hasattr(network, "uncertainty"):
+        raise UsageError(
+            f"sampler {config.plugin('sampler')[0]}, as it is set, needs a network that knows how sure it is, and "
+            f"{config.plugin('backbone')[0]} does not: take --backbone perfect, or another setting of the sampler"
+        )
     plugins = registry.versions((kind, config.plugin(kind)[0]) for kind in KINDS) | {"dvbench": version("dvbench")}
     inputs = train_hash(config, dataset.fingerprint, registry)
     return Parts(config, device, plugins, dataset, process, network.to(device), sampler, detector, inputs)

@@ -48,11 +48,12 @@ def processes():
     return [plain, process(Haar, **same), process(Dct, **same)]
 
 
+@pytest.mark.parametrize("variance", ["small", "large"])
 @pytest.mark.parametrize("drawn", processes(), ids=["identity", "haar", "dct"])
-def test_ancestral_is_its_ddpm_scheduler(drawn):
-    scheduler = DDPMScheduler(num_train_timesteps=STEPS, variance_type="fixed_small", clip_sample=False)
+def test_ancestral_is_its_ddpm_scheduler(drawn, variance):
+    scheduler = DDPMScheduler(num_train_timesteps=STEPS, variance_type=f"fixed_{variance}", clip_sample=False)
     expected = theirs(scheduler, drawn, STEPS, 4)
-    torch.testing.assert_close(ours(Ancestral(), drawn, STEPS, 4), expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours(Ancestral(variance), drawn, STEPS, 4), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("steps", [1000, 50])

@@ -79,7 +79,8 @@ def test_two_baselines_of_runs_that_differ_in_their_levels_only_are_one():
         ({"ladder": [8, 16]}, "does not fall"),
         ({"ladder": [32, 0]}, "falling side lengths"),
         ({"set": {"ladder": 32}}, "falling side lengths"),
-        ({"basis": "identity", "turns": [0.3, 0.6]}, "basis identity has no levels, so turns says nothing"),
+        ({"ladder": [32], "turns": [0.3]}, "basis dct stays at 32 px, so turns says nothing"),
+        ({"basis": "identity", "turns": [0.3, 0.6]}, "basis identity stays at 32 px, so turns says nothing"),
         ({"samples": 1}, "sampling.samples"),
         ({"train_images": 0}, "training.images"),
         ({"train_images": 5, "train_seconds": 5.0}, "two budgets: give one of them"),
@@ -160,3 +161,8 @@ def test_presets_are_what_their_papers_say_and_yield_to_options():
 def test_the_baseline_of_a_preset_is_the_benchmarks_ddpm():
     baseline = resolve("cats", baseline_of(overrides({"preset": "blurring", "seed": 1})), registry())
     assert baseline == resolved("cats", basis="identity", seed=1)
+
+
+def test_a_ladder_of_one_side_needs_no_turning_points():
+    assert resolved("cats", basis="identity", ladder=[32]) == resolved("cats", basis="identity")
+    assert resolved("cats", basis="dct", ladder=[32]).schedule["turns"] == ()

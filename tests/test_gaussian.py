@@ -16,13 +16,32 @@ from dvbench.gaussian import ancestral, ddim, dpmpp, output_variance
 from dvbench.process import Moments
 
 PAIRS = [
-    (Ancestral(), ancestral),
+    (Ancestral(), ancestral()),
+    (Ancestral("large"), ancestral("large")),
+    (Ancestral("optimal"), ancestral("optimal")),
     (Ddim(), ddim(0.0)),
     (Ddim(0.5), ddim(0.5)),
     (Ddim(1.0), ddim(1.0)),
     (Dpmpp(), dpmpp),
 ]
 VARIANCE = (0.02, 0.1, 0.6)
+
+
+class Wiener:
+    """The exact posterior mean and variance of data that is Gaussian in each component."""
+
+    def __init__(self, drawn, variances):
+        self.drawn, self.variances = drawn, variances
+
+    def __call__(self, x, t, level):
+        pairs = zip(self.drawn.gains[level:, t], self.variances[level:], strict=True)
+        ks = [float(g * v / (g**2 * v + self.drawn.sigma[t] ** 2)) for g, v in pairs]
+        return self.drawn.combine([(x, ks)], level)
+
+    def uncertainty(self, x, t, level):
+        pairs = zip(self.drawn.gains[level:, t], self.variances[level:], strict=True)
+        square = self.drawn.sigma[t] ** 2
+        return [torch.full((len(x), 1, 1, 1), v * square / (g**2 * v + square), dtype=x.dtype) for g, v in pairs]
 
 
 def sampled(drawn, sampler, variances, steps, count):
@@ -33,15 +52,8 @@ def sampled(drawn, sampler, variances, steps, count):
         side = drawn.ladder[level]
         return torch.randn(count, 1, side, side, dtype=torch.float64, generator=generator)
 
-    def denoise(x, t, level):
-        ks = [
-            g * v / (g**2 * v + drawn.sigma[t] ** 2)
-            for g, v in zip(drawn.gains[level:, t], variances[level:], strict=True)
-        ]
-        return drawn.combine([(x, [float(k) for k in ks])], level)
-
     sides = [*drawn.ladder, 0]
-    parts = drawn.components(sampler.sample(denoise, drawn, noise, steps), 0)
+    parts = drawn.components(sampler.sample(Wiener(drawn, variances), drawn, noise, steps), 0)
     for i, part in enumerate(parts):
         coordinates = count * (sides[i] ** 2 - (sides[i + 1] ** 2 if i < drawn.K else 0))
         yield float(part.square().sum()) / coordinates, coordinates
@@ -66,10 +78,10 @@ def test_the_recursion_is_what_samplers_put_out(sampler, rule, basis, schedule, 
 def test_ddim_at_eta_1_with_every_step_is_ancestral(drawn, variance, data):
     variances = [variance * data.draw(st.floats(0.1, 1)) for _ in range(drawn.K + 1)]
     one = output_variance(drawn, ddim(1.0), variances, drawn.T)
-    np.testing.assert_allclose(one, output_variance(drawn, ancestral, variances, drawn.T), rtol=1e-8)
+    np.testing.assert_allclose(one, output_variance(drawn, ancestral(), variances, drawn.T), rtol=1e-8)
 
 
-@pytest.mark.parametrize("rule", [ancestral, ddim(0.0), ddim(1.0)])
+@pytest.mark.parametrize("rule", [ancestral(), ancestral("large"), ddim(0.0), ddim(1.0)])
 def test_with_ever_more_steps_ddpm_reaches_the_data(rule):
     """First-order samplers: the error falls with every doubling of T, twice."""
     errors = []
@@ -91,7 +103,7 @@ def test_dpmpp_converges_faster_than_ddim():
     assert error["dpmpp"] < error["ddim"] / 3
 
 
-@pytest.mark.parametrize("rule", [ancestral, ddim(0.0), dpmpp])
+@pytest.mark.parametrize("rule", [ancestral(), ddim(0.0), dpmpp])
 def test_a_matched_start_mends_what_a_linear_schedule_leaves_alive(rule):
     """Coefficients of large pictures are strong: at T a variance of 10,000 is not yet noise, and white is too weak."""
     drawn = process(Identity, Linear, ladder=(4,), turns=(), steps=1000)
@@ -104,7 +116,7 @@ def test_a_matched_start_mends_what_a_linear_schedule_leaves_alive(rule):
 def test_matched_jumps_mend_a_drop_without_attenuation():
     drawn = process(Dct, Linear, ladder=(8, 4), turns=(0.2,), attenuation=1.0, steps=500)
     matched = drawn.matching(Moments(torch.zeros(1, 4, 4), (0.3, 0.6)), start=False, jump=True)
-    error = [abs(output_variance(each, ancestral, [0.3, 0.6], 500)[0] / 0.3 - 1) for each in (drawn, matched)]
+    error = [abs(output_variance(each, ancestral(), [0.3, 0.6], 500)[0] / 0.3 - 1) for each in (drawn, matched)]
     assert error[1] < error[0] / 5
 
 
@@ -113,6 +125,26 @@ def test_attenuation_mends_an_early_drop():
     errors = []
     for attenuation in (1.0, 0.5, 0.25):
         drawn = process(Dct, Linear, ladder=(8, 4), turns=(0.2,), attenuation=attenuation, steps=500)
-        faded = output_variance(drawn, ancestral, [0.3, 0.6], 500)[0]
+        faded = output_variance(drawn, ancestral(), [0.3, 0.6], 500)[0]
         errors.append(abs(faded / 0.3 - 1))
     assert errors[0] > errors[1] > errors[2]
+
+
+@given(processes(), st.data())
+def test_with_the_optimal_variance_any_number_of_steps_draws_the_data_itself(drawn, data):
+    """Gaussian data, matched start and jumps: each step draws from the true q(x_s | x_t), so nothing is lost."""
+    variances = [data.draw(st.floats(0.01, 1)) for _ in range(drawn.K + 1)]
+    side = drawn.ladder[-1]
+    matched = drawn.matching(Moments(torch.zeros(2, side, side), tuple(variances)), start=True, jump=True)
+    steps = data.draw(st.integers(drawn.K + 1, drawn.T))
+    np.testing.assert_allclose(output_variance(matched, ancestral("optimal"), variances, steps), variances, rtol=1e-9)
+
+
+@given(processes(), st.data())
+def test_the_small_variance_loses_some(drawn, data):
+    """It is that of a known x_0, so it is a lower bound (Ho et al. 2020, section 3.2)."""
+    variances = [data.draw(st.floats(0.01, 1)) for _ in range(drawn.K + 1)]
+    side = drawn.ladder[-1]
+    matched = drawn.matching(Moments(torch.zeros(2, side, side), tuple(variances)), start=True, jump=True)
+    small = output_variance(matched, ancestral("small"), variances, drawn.T)
+    assert all(less < exact for less, exact in zip(small, variances, strict=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -16,6 +18,7 @@ from dvbench.builtin.bases import Dct, Haar, Identity
 from dvbench.builtin.perfect import Perfect
 from dvbench.builtin.samplers import Ancestral, Ddim, Dpmpp
 from dvbench.environment import autocast
+from dvbench.errors import UsageError
 from dvbench.measure.clock import LevelClock
 from dvbench.prediction import data_range, estimate, scaled_input, to_float
 from dvbench.sampling import Denoiser, draw
@@ -33,14 +36,20 @@ def prepared(drawn, images, prediction):
     return network
 
 
-def by_the_book(drawn, images, x, t, level):
-    """E[x_0 | x_t] as Bayes writes it: every image's density at x_t, in float64, one image at a time."""
+def likelihoods(drawn, images, x, t, level):
+    """Bayes' rule as it is written: every image's density at x_t, in float64, one image at a time, [B, N]."""
     clean = drawn.lower(to_float(images, CPU).double(), level)
     gains, sigma = drawn.gain(t, level, x), drawn.noise_level(t, x)
     logs = torch.stack(
         [-((x - drawn.combine([(y[None], gains)], level)) ** 2).sum((1, 2, 3)) / (2 * sigma**2) for y in clean], dim=1
     )
-    return torch.einsum("bn,nchw->bchw", logs.softmax(1), clean)
+    return logs.softmax(1)
+
+
+def by_the_book(drawn, images, x, t, level):
+    """E[x_0 | x_t] as the sum over all images."""
+    clean = drawn.lower(to_float(images, CPU).double(), level)
+    return torch.einsum("bn,nchw->bchw", likelihoods(drawn, images, x, t, level), clean)
 
 
 @given(processes(), st.sampled_from(["eps", "v", "x0"]), st.integers(0, 2**31), st.data())
@@ -66,6 +75,28 @@ def test_it_is_the_posterior_mean_in_whichever_form(drawn, prediction, seed, dat
     torch.testing.assert_close(mean, by_the_book(drawn, images, x, t, level), rtol=1e-4, atol=1e-5 + 1e-7 / smallest)
 
 
+@given(processes(), st.integers(0, 2**31), st.data())
+def test_its_uncertainty_is_the_posterior_variance_of_each_component(drawn, seed, data):
+    images = pictures(7, drawn.ladder[0], seed=seed)
+    t = data.draw(st.integers(1, drawn.T))
+    level = drawn.level(t)
+    side = drawn.ladder[level]
+    x = torch.randn(2, 2, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    network = prepared(drawn, images, "x0")
+    actual = network.uncertainty(
+        scaled_input(drawn, x, t, level, network.std), torch.full((2,), t / drawn.T, dtype=torch.float64), level
+    )
+    weights = likelihoods(drawn, images, x, t, level)
+    clean = drawn.lower(to_float(images, CPU).double(), level)
+    mean = torch.einsum("bn,nchw->bchw", weights, clean)
+    for b in range(2):
+        about = drawn.components(clean - mean[b], level)
+        for part, found, (finer, coarser) in zip(about, actual[b], pairwise([*drawn.ladder[level:], 0]), strict=True):
+            coordinates = 2 * (finer**2 - coarser**2)  # two channels
+            expected = (weights[b] * part.square().sum((1, 2, 3))).sum() / coordinates
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_chunks_change_nothing(monkeypatch):
     drawn, images = process(channels=2), pictures(50, 16)
     x, t = torch.randn(3, 2, 8, 8, dtype=torch.float64), torch.tensor([0.4, 0.5, 0.6])
@@ -74,7 +105,7 @@ def test_chunks_change_nothing(monkeypatch):
     torch.testing.assert_close(prepared(drawn, images, "x0")(x, t, 1), whole, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize("sampler", [Ancestral(), Ddim(), Dpmpp()])
+@pytest.mark.parametrize("sampler", [Ancestral(), Ancestral("large"), Ancestral("optimal"), Ddim(), Dpmpp()])
 @pytest.mark.parametrize("basis", [Identity, Haar, Dct])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_sampling_with_it_redraws_training_images(sampler, basis, precision):
@@ -94,6 +125,22 @@ def test_a_run_with_it_trains_nothing_and_reports_the_error_of_the_process(tmp_p
     assert (record.cost.params, record.cost.train_images, record.cost.train_seconds) == (0, 0, 0.0)
     assert record.cost.train_flops_per_image is None
     assert record.cost.sample_flops > 0
+    assert [(m.name, m.split) for m in record.metrics] == [
+        ("fd", "held-out"),
+        ("kid", "held-out"),
+        ("fd", "train"),
+        ("kid", "train"),
+    ]
     rows = dvbench.compare(["tiny"], results=tmp_path / "results").to_json()
     assert {row["method"]["backbone"] for row in rows} == {"perfect"}
     assert all(row["comparable"] for row in rows)
+
+
+def test_only_it_knows_the_optimal_variance(tmp_path):
+    path = write_benchmark(tmp_path)
+    with pytest.raises(UsageError, match="--backbone perfect"):
+        dvbench.run(str(path), results=tmp_path / "results", set={"sampler.variance": "optimal"})
+    assert not (tmp_path / "results").exists()
+    settings = {"sampler.variance": "optimal"}
+    record = dvbench.run(str(path), results=tmp_path / "results", backbone="perfect", set=settings)
+    assert record.config["sampler"] == {"name": "ancestral", "variance": "optimal"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -48,26 +49,45 @@ class Perfect(Backbone):
                 self.energies[level][part] = parts[:, level:]
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, level: int) -> torch.Tensor:
-        """Map the scaled x_t [B, C, n_l, n_l] and t [B] in (0, 1] to what the run predicts, float32."""
+        """Map the scaled x_t [B, C, n_l, n_l] and t [B] in (0, 1] to what the run predicts, in the dtype of x."""
         with torch.autocast(x.device.type, enabled=False):
-            steps = (t.double() * self.process.T).round().long().cpu()
-            state = x.double() * input_scale(self.process, x.double(), steps, level, self.std)
-            mean = self.posterior_mean(state, steps, level)
+            state, steps = self._state(x, t, level)
+            mean = self.mean(self.weights(state, steps, level), level).view_as(state)
             gains, sigma = self.process.gain(steps, level, state), self.process.noise_level(steps, state)
             noise = (state - self.process.combine([(mean, gains)], level)) / sigma
             return target(self.prediction, self.process, mean, noise, steps, level).to(x.dtype)
 
-    def posterior_mean(self, state: torch.Tensor, steps: torch.Tensor, level: int) -> torch.Tensor:
-        """Return E[x_0 | x_t] on the grid of ``level`` for x_t [B, C, n_l, n_l], float64, at ``steps`` [B]."""
+    def uncertainty(self, x: torch.Tensor, t: torch.Tensor, level: int) -> torch.Tensor:
+        """Return Var(x_0 | x_t) of a coordinate of each component ``level``..K, [B, K + 1 - level], float64."""
+        with torch.autocast(x.device.type, enabled=False):
+            state, steps = self._state(x, t, level)
+            weights = self.weights(state, steps, level)
+            parts = self.process.components(self.mean(weights, level).view_as(state), level)
+            square_of_mean = torch.stack([part.square().sum((1, 2, 3)) for part in parts], dim=1)
+            mean_of_square = weights @ self.energies[level].to(state.device)
+            sides = [*self.ladder[level:], 0]
+            sizes = [self.channels * (finer**2 - coarser**2) for finer, coarser in pairwise(sides)]
+            return (mean_of_square - square_of_mean).clamp(min=0.0) / torch.tensor(sizes, device=state.device)
+
+    def _state(self, x: torch.Tensor, t: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return x_t in float64 and the steps [B] from what a network sees."""
+        steps = (t.double() * self.process.T).round().long().cpu()
+        return x.double() * input_scale(self.process, x.double(), steps, level, self.std), steps
+
+    def weights(self, state: torch.Tensor, steps: torch.Tensor, level: int) -> torch.Tensor:
+        """Return how likely each training image is given x_t [B, C, n_l, n_l], float64, at ``steps`` [B]: [B, N]."""
         gains = self.process.gain(steps, level, state)
         variance = torch.as_tensor(self.process.noise_level(steps, state)).flatten() ** 2
         seen = self.process.combine([(state, gains)], level).flatten(1)
         squares = torch.cat([torch.as_tensor(gain).view(-1, 1) for gain in gains], dim=1) ** 2
         logits = torch.cat([seen @ chunk.T for chunk in self._chunks(level, state)], dim=1)
         logits = (logits - squares @ self.energies[level].to(state.device).T / 2) / variance[:, None]
-        weights = torch.split(logits.softmax(dim=1), CHUNK, dim=1)
-        mean = sum(part @ chunk for part, chunk in zip(weights, self._chunks(level, state), strict=True))
-        return torch.as_tensor(mean).view_as(state)
+        return logits.softmax(dim=1)
+
+    def mean(self, weights: torch.Tensor, level: int) -> torch.Tensor:
+        """Return the training images on the grid of ``level``, flat, in the mean of ``weights`` [B, N]."""
+        parts = zip(torch.split(weights, CHUNK, dim=1), self._chunks(level, weights), strict=True)
+        return torch.as_tensor(sum(part @ chunk for part, chunk in parts))
 
     def _chunks(self, level: int, like: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the images of a level a chunk at a time in the dtype and on the device of ``like``."""

@@ -62,12 +62,14 @@ def compare(paths: Sequence[str | Path] | str | Path | None = None, results: str
 
 
 def label(metric: Metric) -> str:
-    """Name a metric with its detector; "FID" alone is the distance of one detector only."""
+    """Name a metric with its detector; "FID" alone is the distance of one detector only, to held-out images."""
     detector = (metric.detector or "").partition(" ")[0]  # its version follows
-    if (metric.name, detector) == ("fid", "inception"):
+    split = (metric.model_extra or {}).get("split", "held-out")
+    about = [part for part in (detector, split) if part not in {"", "held-out"}]
+    if (metric.name, about) == ("fid", ["inception"]):
         return "FID"
-    name = "FD" if metric.name == "fid" else metric.name.upper()
-    return f"{name} ({detector})" if detector else name
+    name = "FD" if metric.name == "fid" and detector != "inception" else metric.name.upper()
+    return f"{name} ({', '.join(about)})" if about else name
 
 
 def labelled(record: Record) -> dict[str, Metric]:
