@@ -165,4 +165,4 @@ def test_the_baseline_of_a_preset_is_the_benchmarks_ddpm():
 
 def test_a_ladder_of_one_side_needs_no_turning_points():
     assert resolved("cats", basis="identity", ladder=[32]) == resolved("cats", basis="identity")
-    assert resolved("cats", basis="dct", ladder=[32]).schedule["turns"] == ()
+    assert resolved("cats", basis="dct", ladder=[32]).schedule["turns"] == []
