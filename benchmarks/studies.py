@@ -20,6 +20,7 @@ import pandas as pd
 
 from dvbench import record as records
 from dvbench.report.compare import is_ddpm, labelled
+from dvbench.report.table import NONE
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -199,7 +200,7 @@ def name(ddpm: bool) -> str:
 
 def mean(values: pd.Series[Any]) -> str:
     """Show the mean and its standard error over seeds."""
-    return f"{values.mean():.1f} ± {values.sem():.1f}" if len(values) > 1 else f"{values.mean():.1f}"
+    return NONE if values.isna().all() else f"{values.mean():.1f} ± {values.sem():.1f}"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -207,7 +208,7 @@ def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
     lines = [[cell.ljust(width) for cell, width in zip(row, widths, strict=True)] for row in (head, *rows)]
     lines.insert(1, ["-" * width for width in widths])
-    return "\n".join(f"| {' | '.join(line)} |".replace("  |", " |") for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def read(folder: Path) -> pd.DataFrame:
