@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import functools
 import importlib
+import io
+import os
 import pkgutil
-import re
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, redirect_stdout
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from dvbench import hookspecs
-from dvbench.api import KINDS, Plugin
+from dvbench.api import KINDS
 from dvbench.errors import UsageError, unknown
+from dvbench.known import bringer
+from dvbench.offers import Offer, Problem, Source, canonical, package, reason, sound
 from dvbench.options import Option, check, read
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     import click
 
 GROUP = "dvbench"
+# Distributions that are not to be loaded, separated by commas; "all" leaves the built-in plugins alone.
+DISABLE = "DVBENCH_DISABLE_PLUGINS"
 
 _HOOKS = {
     "basis": "dvbench_bases",
@@ -46,76 +50,55 @@ CONTEXT: dict[str, tuple[str, ...]] = {
 }
 
 
-@dataclass(frozen=True)
-class Offer:
-    """A plugin and the distribution that it came with."""
-
-    kind: str
-    plugin: Plugin
-    distribution: str
-    version: str
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something of a plugin that was skipped, and why."""
-
-    distribution: str
-    entry_point: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"plugin {self.entry_point!r} of {self.distribution} is broken and was skipped: {self.reason}"
-
-
-@dataclass(frozen=True)
-class _Source:
-    distribution: str
-    version: str
-    entry_point: str
-
-
 class Registry:
     """All plugins of the installed distributions, or those given.
 
     ``plugins`` maps a distribution's name to a further module or object with hooks; ``entry_points`` replaces the
-    installed ones. What could not be used stands in ``problems``.
+    installed ones; ``disable`` names distributions that are not loaded, "all" for all. What could not be used stands
+    in ``problems``, what was not to be used in ``disabled``; ``commands`` maps each source to the commands it added.
     """
 
     def __init__(
         self,
         plugins: Mapping[str, object] | None = None,
         entry_points: Iterable[metadata.EntryPoint] | None = None,
+        disable: Iterable[str] = (),
     ) -> None:
         self.problems: list[Problem] = []
+        self.disabled: list[Source] = []
+        self.commands: dict[Source, list[str]] = {}
+        unwanted = {canonical(name) for name in disable}
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
-        self._sources: dict[str, _Source] = {}
+        self._sources: dict[str, Source] = {}
         self._offers: dict[str, list[Offer]] = {}
         builtin = importlib.import_module("dvbench.builtin")
-        self._register(builtin, _Source(GROUP, version(GROUP), "builtin"))
+        self._register(builtin, Source(GROUP, version(GROUP), "builtin"))
         for distribution, plugin in (plugins or {}).items():
-            self._register(plugin, _Source(distribution, version(distribution), distribution))
+            self._register(plugin, Source(distribution, version(distribution), distribution))
         for entry_point in self._installed() if entry_points is None else entry_points:
             dist = entry_point.dist
             name, installed = (dist.name, dist.version) if dist else (entry_point.module, "unknown")
-            source = _Source(name, installed, entry_point.name)
+            source = Source(name, installed, entry_point.name)
+            if unwanted & {"all", canonical(name)}:
+                self.disabled.append(source)
+                continue
             with self._isolated(source, "loading it"):
                 self._register(entry_point.load(), source)
 
     def _installed(self) -> Iterator[metadata.EntryPoint]:
         seen = set()
         for dist in metadata.distributions():
-            with self._isolated(_Source(str(getattr(dist, "_path", dist)), "", GROUP), "reading its entry points"):
+            with self._isolated(Source(str(getattr(dist, "_path", dist)), "", GROUP), "reading its entry points"):
                 # Parsing each distribution's metadata would cost more than all the rest of `dvbench --help`.
                 if GROUP not in (dist.read_text("entry_points.txt") or ""):
                     continue
                 found = dist.entry_points.select(group=GROUP)
-                if found and _canonical(dist.name) not in seen:  # an earlier place on the path hides a later one
-                    seen.add(_canonical(dist.name))
+                if found and canonical(dist.name) not in seen:  # an earlier place on the path hides a later one
+                    seen.add(canonical(dist.name))
                     yield from found
 
-    def _register(self, plugin: object, source: _Source) -> None:
+    def _register(self, plugin: object, source: Source) -> None:
         name = f"{source.distribution}:{source.entry_point}"
         with self._isolated(source, "registering it"):
             self._manager.register(plugin, name)
@@ -124,20 +107,25 @@ class Registry:
             if not callers:
                 self._report(source, "it implements no hook: mark its functions with dvbench.hookimpl")
             for caller in callers:
-                if not caller.has_spec():
+                # As pluggy's check_pending, which would stop at the first and name neither plugin nor remedy.
+                if not caller.has_spec() and not all(impl.optionalhook for impl in caller.get_hookimpls()):
                     hooks = [*_HOOKS.values(), "dvbench_commands"]
                     self._report(source, str(unknown("hook", caller.name, hooks)))
 
-    def _report(self, source: _Source, reason: str) -> None:
-        self.problems.append(Problem(source.distribution, source.entry_point, reason))
+    def _report(self, source: Source, reason: str, *, skipped: bool = True) -> None:
+        self.problems.append(Problem(source, reason, skipped))
 
     @contextmanager
-    def _isolated(self, source: _Source, doing: str) -> Iterator[None]:
-        """Record what foreign code raises, SystemExit included, and go on."""
+    def _isolated(self, source: Source, doing: str) -> Iterator[None]:
+        """Record what foreign code raises, SystemExit included, and go on; what it prints would spoil our output."""
+        printed = io.StringIO()
         try:
-            yield
+            with redirect_stdout(printed):
+                yield
         except (Exception, SystemExit) as error:  # noqa: BLE001  # a stranger's code may raise anything
-            self._report(source, f"{doing} raised {_reason(error)}")
+            self._report(source, f"{doing} raised {reason(error)}")
+        if text := printed.getvalue().strip():
+            self._report(source, f"prints {text.splitlines()[0][:60]!r} when dvbench is {doing}", skipped=False)
 
     def _collect(self, kind: str) -> list[Offer]:
         if kind not in _HOOKS:
@@ -147,8 +135,8 @@ class Registry:
             # Each implementation is called by itself: in one joint call, the first to fail would lose the others.
             for impl in getattr(self._manager.hook, _HOOKS[kind]).get_hookimpls():
                 source = self._sources[impl.plugin_name]
-                with self._isolated(source, _HOOKS[kind]):
-                    for plugin in _sound(impl.function()):
+                with self._isolated(source, f"calling {_HOOKS[kind]}"):
+                    for plugin in sound(impl.function()):
                         offer = Offer(kind, plugin, source.distribution, source.version)
                         if offers.setdefault((source.distribution, plugin.name), offer) is not offer:
                             self._report(source, f"{_HOOKS[kind]} offers {plugin.name!r} twice")
@@ -170,26 +158,60 @@ class Registry:
         found = [
             offer
             for offer in self._collect(kind)
-            if offer.plugin.name == bare and _canonical(distribution) in {"", _canonical(offer.distribution)}
+            if offer.plugin.name == bare and canonical(distribution) in {"", canonical(offer.distribution)}
         ]
         if not found:
-            raise unknown(kind, name, self.available(kind))
+            raise self._missing(kind, name)
         if len(found) > 1:
             owners = " and ".join(offer.distribution for offer in found)
             choices = " or ".join(f"{offer.distribution}:{bare}" for offer in found)
             raise UsageError(f"{kind} {name!r} is offered by {owners}: ask for {choices}")
         return found[0]
 
+    def _missing(self, kind: str, name: str) -> UsageError:
+        """Say which package would bring ``name``, and why it does not if it is there; else the nearest name."""
+        bringing = bringer(kind, name)
+        if bringing is None:
+            return unknown(kind, name, self.available(kind))
+        why = f"install {bringing}, which brings it (pip install plugins/{bringing} in a checkout of dvbench)"
+        if any(canonical(source.distribution) == bringing for source in self.disabled):
+            why = f"{bringing} brings it, and is disabled (by {DISABLE} or --no-plugins)"
+        for problem in self.problems:
+            if canonical(problem.distribution) == bringing and problem.skipped:
+                why = f"{bringing} brings it, and is broken ({problem.reason}): mend or reinstall it"
+        return UsageError(f"there is no {kind} called {name!r}: {why}")
+
+    def label(self, kind: str, name: str) -> str:
+        """Say what ``name`` is and whose: "basis corner of dvbench-corner 0.1.0"."""
+        offer = self.find(kind, name)
+        return f"{kind} {name} of {offer.distribution} {offer.version}"
+
+    def blame(self, error: BaseException) -> str | None:
+        """Name the distribution in whose code ``error`` was raised, None where it was nobody's plugin."""
+        owners = {package(offer.plugin.target): offer for offers in self._offers.values() for offer in offers}
+        raised = None
+        trace = error.__traceback__
+        while trace is not None:
+            running = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+            raised = owners.get(running, raised)
+            trace = trace.tb_next
+        return None if raised is None or raised.distribution == GROUP else f"{raised.distribution} {raised.version}"
+
     def load(self, kind: str, name: str) -> type[Any]:
         """Import the class behind ``name``."""
         offer = self.find(kind, name)
         target = offer.plugin.target
-        what = f"{kind} {name} of {offer.distribution} {offer.version}"
+        what = self.label(kind, name)
+        printed = io.StringIO()
         try:
-            cls = pkgutil.resolve_name(target) if isinstance(target, str) else target
+            with redirect_stdout(printed):
+                cls = pkgutil.resolve_name(target) if isinstance(target, str) else target
         except (Exception, SystemExit) as error:
             mend = f"mend or remove {offer.distribution}"
-            raise UsageError(f"{what} cannot be imported from {target!r} ({_reason(error)}): {mend}") from error
+            raise UsageError(f"{what} cannot be imported from {target!r} ({reason(error)}): {mend}") from error
+        if text := printed.getvalue().strip():
+            source = Source(offer.distribution, offer.version, name)
+            self._report(source, f"prints {text.splitlines()[0][:60]!r} when it is imported", skipped=False)
         abstract = pkgutil.resolve_name(_ABSTRACT[kind])
         if not (isinstance(cls, type) and issubclass(cls, abstract)):
             raise UsageError(f"{what} is unusable: {target!r} is not a subclass of dvbench.{abstract.__name__}")
@@ -230,17 +252,15 @@ class Registry:
             before = dict(cli.commands)
             count = len(self.problems)
             source = self._sources[impl.plugin_name]
-            with self._isolated(source, "dvbench_commands"):
+            with self._isolated(source, "calling dvbench_commands"):
                 impl.function(*(cli for _ in impl.argnames))
             if taken := [name for name, command in before.items() if cli.commands.get(name) is not command]:
                 self._report(source, f"it replaces the command {', '.join(taken)}")
-            if len(self.problems) > count:
+            if any(problem.skipped for problem in self.problems[count:]):
                 cli.commands.clear()
                 cli.commands.update(before)
-
-
-def _canonical(distribution: str) -> str:
-    return re.sub(r"[-_.]+", "-", distribution).lower()
+            elif added := sorted(cli.commands.keys() - before.keys()):
+                self.commands[source] = added
 
 
 def version(distribution: str) -> str:
@@ -251,26 +271,10 @@ def version(distribution: str) -> str:
         return "unknown"  # run from a checkout that is not installed
 
 
-def _reason(error: BaseException) -> str:
-    first = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
-
-
-def _sound(plugins: Any) -> list[Plugin]:
-    """Return what a hook returned, if each of it is a Plugin whose name can be asked for."""
-    found = list(plugins)
-    for plugin in found:
-        if not isinstance(plugin, Plugin):
-            raise TypeError(f"{plugin!r} is not a dvbench.Plugin")
-        if not isinstance(plugin.name, str) or not re.fullmatch(r"[^\s:]+", plugin.name):
-            raise ValueError(f"{plugin.name!r} is no name: use letters, digits and hyphens")
-    return found
-
-
 @functools.cache
 def registry() -> Registry:
-    """Return the registry of what is installed, made once in a process."""
-    return Registry()
+    """Return the registry of what is installed and not disabled, made once in a process."""
+    return Registry(disable=filter(None, os.environ.get(DISABLE, "").replace(" ", "").split(",")))
 
 
 def available(kind: str) -> dict[str, Offer]:

@@ -23,7 +23,15 @@ KNOWS = {
     "dvbench.config": {"dvbench.api", "dvbench.errors", "dvbench.presets", "dvbench.registry"},
     "dvbench.presets": {"dvbench.errors"},
     "dvbench.options": {"dvbench.errors"},
-    "dvbench.registry": {"dvbench", "dvbench.hookspecs", "dvbench.api", "dvbench.errors", "dvbench.options"},
+    "dvbench.registry": {
+        "dvbench",
+        "dvbench.hookspecs",
+        "dvbench.api",
+        "dvbench.errors",
+        "dvbench.known",
+        "dvbench.offers",
+        "dvbench.options",
+    },
 }
 FORBIDDEN = {
     "dvbench.measure": (

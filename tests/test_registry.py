@@ -359,7 +359,7 @@ def test_an_entry_point_that_does_not_load_is_skipped(tmp_path, monkeypatch, bod
     monkeypatch.delitem(sys.modules, "broken_one", raising=False)
     registry = Registry(entry_points=[EntryPoint("mine", "broken_one", "dvbench")])
     (problem,) = registry.problems
-    assert (problem.entry_point, problem.distribution) == ("mine", "broken_one")
+    assert (problem.source.entry_point, problem.distribution) == ("mine", "broken_one")
     assert told in problem.reason
     assert "dct" in registry.available("basis")
 

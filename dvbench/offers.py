@@ -1,0 +1,74 @@
+"""What plugins offer, where it comes from, and what is wrong with it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from dvbench.api import Plugin
+
+
+@dataclass(frozen=True)
+class Offer:
+    """A plugin and the distribution that it came with."""
+
+    kind: str
+    plugin: Plugin
+    distribution: str
+    version: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """An entry point and the distribution that it came with."""
+
+    distribution: str
+    version: str
+    entry_point: str
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with a plugin. ``skipped``: so wrong that what it concerns is left out."""
+
+    source: Source
+    reason: str
+    skipped: bool = True
+
+    @property
+    def distribution(self) -> str:
+        """The distribution's name."""
+        return self.source.distribution
+
+    def __str__(self) -> str:
+        what = f"plugin {self.source.entry_point!r} of {self.source.distribution}"
+        return f"{what} is broken and was skipped: {self.reason}" if self.skipped else f"{what} {self.reason}"
+
+
+def package(target: type | str) -> str:
+    """Return the top-level package of a target."""
+    module = target if isinstance(target, str) else target.__module__
+    return re.split(r"[.:]", module, maxsplit=1)[0]
+
+
+def canonical(distribution: str) -> str:
+    """Return a distribution's name as PEP 503 normalises it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
+
+
+def reason(error: BaseException) -> str:
+    """Return an error's kind and first line."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+def sound(plugins: Any) -> list[Plugin]:
+    """Return what a hook returned, if each of it is a Plugin whose name can be asked for."""
+    found = list(plugins)
+    for plugin in found:
+        if not isinstance(plugin, Plugin):
+            raise TypeError(f"{plugin!r} is not a dvbench.Plugin")
+        if not isinstance(plugin.name, str) or not re.fullmatch(r"[^\s:]+", plugin.name):
+            raise ValueError(f"{plugin.name!r} is no name: use letters, digits and hyphens")
+    return found

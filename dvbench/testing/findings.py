@@ -1,0 +1,63 @@
+"""What a check found: one line for each property, with the figure that it was judged by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from dvbench.offers import reason
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A property, whether it holds, and the figure or the complaint."""
+
+    what: str
+    holds: bool
+    figure: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that was found of one plugin."""
+
+    kind: str
+    name: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def failed(self) -> tuple[Finding, ...]:
+        """What does not hold."""
+        return tuple(finding for finding in self.findings if not finding.holds)
+
+    def __str__(self) -> str:
+        lines = [f"  {'holds' if f.holds else 'FAILS'}  {f.what}: {f.figure}" for f in self.findings]
+        return "\n".join([f"{self.kind} {self.name}", *lines])
+
+
+class NonConformance(AssertionError):  # noqa: N818 - what it is, not how it is told
+    """A plugin does not do what its kind must; ``report`` has all findings."""
+
+    def __init__(self, report: Report) -> None:
+        self.report = report
+        complaints = "; ".join(f"{finding.what}: {finding.figure}" for finding in report.failed)
+        super().__init__(f"{report.kind} {report.name} does not conform: {complaints}")
+
+
+def within(what: str, most: float, measure: Callable[[], float]) -> Finding:
+    """Judge a figure by the most that it may be; what the plugin raises meanwhile is a failure too."""
+    try:
+        value = float(measure())
+    except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
+        return Finding(what, holds=False, figure=f"raised {reason(error)}")
+    return Finding(what, math.isfinite(value) and value <= most, f"{value:.2g} (at most {most:g})")
+
+
+def without(what: str, complaints: Callable[[], Iterable[str]]) -> Finding:
+    """Judge a property by the complaints about it: it holds without any."""
+    try:
+        first = next(iter(complaints()), None)
+    except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
+        return Finding(what, holds=False, figure=f"raised {reason(error)}")
+    return Finding(what, first is None, "yes" if first is None else first)
