@@ -28,7 +28,7 @@ from dvbench.progress import Reporter
 from dvbench.record import Record
 from dvbench.registry import Registry, registry
 from dvbench.rundir import Log, RunDirectory, place
-from dvbench.setup import Parts, assemble, check_schedule, on_this_machine
+from dvbench.setup import Parts, assemble, check_schedule, on_this_machine, run_hash
 
 
 def now() -> str:
@@ -75,7 +75,7 @@ def conduct(
 
 
 def _plan(config: Config, results: Path, reporter: Reporter, *, fresh: bool) -> Plan:
-    directory = place(results, config, records.digest(config.to_json()), fresh=fresh)
+    directory = place(results, config, run_hash(config, registry()), fresh=fresh)
     before = directory.read()
     if before is not None and before.status == "finished":
         return Plan(directory, before, config, None)
@@ -160,7 +160,7 @@ class Run:
                 "train_hash": self.parts.train_hash,
                 "trained_by": None,
             },
-            "environment": describe(self.parts.device, config.precision, self.parts.plugins),
+            "environment": describe(self.parts.device, config.precision, self.parts.plugins, self.parts.code),
             "cost": {**dict.fromkeys(records.Cost.model_fields), "flops_per_mac": 2},
             "metrics": [],
         })  # fmt: skip

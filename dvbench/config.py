@@ -166,11 +166,14 @@ def baseline_of(overrides: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _choose(content: dict[str, Any], kind: Kind, name: str, registry: Registry) -> None:
-    """Put another plugin into a section; of the section's options those stay that the new one has too."""
+    """Put another plugin into a section, with options of its own.
+
+    Only turning points and attenuation belong to the benchmark's ladder more than to any one schedule: they stay.
+    """
     held = dict(content.get(kind, {}))
     if held.get("name") != name:
         known = registry.options(kind, name)
-        held = {key: value for key, value in held.items() if key in known}
+        held = {key: value for key, value in held.items() if key in known and key in {"turns", "attenuation"}}
     content[kind] = {**held, "name": name}
 
 

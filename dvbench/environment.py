@@ -49,14 +49,17 @@ def autocast(device: torch.device, precision: str) -> Callable[[], AbstractConte
     return lambda: torch.autocast(device.type, DTYPES[precision])
 
 
-def describe(device: torch.device, precision: str, plugins: Mapping[str, str]) -> dict[str, Any]:
-    """Return the record's ``environment``."""
+def describe(
+    device: torch.device, precision: str, plugins: Mapping[str, str], code: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the record's ``environment``; ``code`` {distribution: SHA-256 of the source} of plugins not dvbench's."""
     commit, dirty = git_state(Path(__file__).parents[1])
     return {
         "dvbench": plugins["dvbench"],
         "python": platform.python_version(),
         "torch": torch.__version__,
         "plugins": dict(plugins),
+        "plugin_code": dict(code),
         "git_commit": commit,
         "git_dirty": dirty,
         "device": device.type,

@@ -29,6 +29,8 @@ def unknown(what: str, name: str, known: Iterable[str], mend: str = "") -> Usage
     """
     choices = sorted(known)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(choices) or 'nothing: none is known'}"
+    hint = (
+        f"did you mean {close[0]!r}?" if close else f"choose from {', '.join(choices)}" if choices else "there is none"
+    )
     tail = f" {mend}" if mend else ""
     return UsageError(f"there is no {what} called {name!r}: {hint}{tail}")

@@ -9,7 +9,7 @@ KNOWN: dict[str, dict[str, str]] = {
     "dvbench-wavelets": {"basis": r"wavelet|db\d+|sym\d+|coif\d+"},
     "dvbench-diffusers": {"backbone": r"diffusers-unet"},
     "dvbench-dit": {"backbone": r"dit"},
-    "dvbench-lite4": {"detector": r"lite4"},
+    "dvbench-lite2": {"detector": r"lite2"},
 }
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from dvbench.api import Plugin
@@ -50,6 +53,23 @@ def package(target: type | str) -> str:
     """Return the top-level package of a target."""
     module = target if isinstance(target, str) else target.__module__
     return re.split(r"[.:]", module, maxsplit=1)[0]
+
+
+def source_digest(package: str) -> str:
+    """Return the SHA-256 of all Python source of a top-level package or module, of nothing where there is no file."""
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):  # made in the running program
+        spec = None
+    found = hashlib.sha256()
+    if spec is not None:
+        roots = [Path(root) for root in spec.submodule_search_locations or []]
+        files = [(root, file) for root in roots for file in sorted(root.rglob("*.py"))]
+        if not roots and spec.has_location and spec.origin:
+            files = [(Path(spec.origin).parent, Path(spec.origin))]
+        for root, file in files:
+            found.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes() + b"\0")
+    return found.hexdigest()
 
 
 def canonical(distribution: str) -> str:

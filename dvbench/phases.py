@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,10 +13,11 @@ import torch
 
 from dvbench import checkpoint
 from dvbench.environment import autocast
-from dvbench.errors import DvbenchError, UsageError
+from dvbench.errors import DvbenchError, UsageError, WorkError
+from dvbench.guard import NotFiniteError
 from dvbench.interruption import Interruption
 from dvbench.measure.clock import LevelClock
-from dvbench.prediction import DataRange, data_moments, data_range
+from dvbench.prediction import DataRange, data_moments, data_range, to_float
 from dvbench.process import Process
 from dvbench.progress import Reporter
 from dvbench.randomness import seed_of
@@ -156,7 +157,13 @@ class Work:
                 interruption.check()
 
         with self.reporter.task(f"training {self.name}") as update:
-            trainer.train(after_step)
+            try:
+                trainer.train(after_step)
+            except WorkError:  # it diverged: unless the basis is at fault, by itself
+                with self.parts.guard.search():
+                    images = to_float(self.parts.dataset.train[: self.config.training.batch], self.parts.device)
+                    self.parts.process.components(images, 0)
+                raise
         progress = trainer.progress
         self.log.add(event="trained", images=progress.images, seconds=progress.seconds)
         return {
@@ -194,7 +201,7 @@ class Work:
                 calls = 0
                 indices = range(done, min(done + options.batch, options.samples))
                 started = time.perf_counter()
-                images = draw(parts.sampler, denoiser, options.steps, self.config.seed, indices, parts.device)
+                images = self._draw(denoiser, indices)
                 cost = {"seconds": time.perf_counter() - started, "levels": self._spent(denoiser.clock)}
                 batch = {"samples": torch.from_numpy(images)}
                 self._write(self.directory.batch(done), batch, **cost)
@@ -206,6 +213,20 @@ class Work:
             "samples": done,
             "seconds_per_level": np.sum([cost["levels"] for _, cost in self.drawn], axis=0).tolist(),
         }
+
+    def _draw(self, denoiser: Denoiser, indices: Sequence[int]) -> npt.NDArray[np.uint8]:
+        """Draw the samples with these indices; if some are not finite, once more, to see where that begins."""
+
+        def drawn() -> npt.NDArray[np.uint8]:
+            parts = self.parts
+            return draw(parts.sampler, denoiser, self.config.sampling.steps, self.config.seed, indices, parts.device)
+
+        try:
+            return drawn()
+        except NotFiniteError:
+            with self.parts.guard.search():
+                drawn()
+            raise
 
     def _matched(self) -> Process:
         """Return the process with its start and jumps as the configuration asks."""

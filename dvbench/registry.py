@@ -17,7 +17,7 @@ from dvbench import hookspecs
 from dvbench.api import KINDS
 from dvbench.errors import UsageError, unknown
 from dvbench.known import bringer
-from dvbench.offers import Offer, Problem, Source, canonical, package, reason, sound
+from dvbench.offers import Offer, Problem, Source, canonical, package, reason, sound, source_digest
 from dvbench.options import Option, check, read
 
 if TYPE_CHECKING:
@@ -71,7 +71,8 @@ class Registry:
         self._manager = pluggy.PluginManager(GROUP)
         self._manager.add_hookspecs(hookspecs)
         self._sources: dict[str, Source] = {}
-        self._offers: dict[str, list[Offer]] = {}
+        self._modules: dict[str, Source] = {}
+        self._collected: dict[str, list[Offer]] = {}
         builtin = importlib.import_module("dvbench.builtin")
         self._register(builtin, Source(GROUP, version(GROUP), "builtin"))
         for distribution, plugin in (plugins or {}).items():
@@ -103,6 +104,7 @@ class Registry:
         with self._isolated(source, "registering it"):
             self._manager.register(plugin, name)
             self._sources[name] = source
+            self._modules[package(getattr(plugin, "__name__", type(plugin).__module__))] = source
             callers = self._manager.get_hookcallers(plugin) or []
             if not callers:
                 self._report(source, "it implements no hook: mark its functions with dvbench.hookimpl")
@@ -127,10 +129,11 @@ class Registry:
         if text := printed.getvalue().strip():
             self._report(source, f"prints {text.splitlines()[0][:60]!r} when dvbench is {doing}", skipped=False)
 
-    def _collect(self, kind: str) -> list[Offer]:
+    def offers(self, kind: str) -> list[Offer]:
+        """Return all that is offered of a kind, two of one name included."""
         if kind not in _HOOKS:
             raise unknown("kind of plugin", kind, KINDS)
-        if kind not in self._offers:
+        if kind not in self._collected:
             offers: dict[tuple[str, str], Offer] = {}
             # Each implementation is called by itself: in one joint call, the first to fail would lose the others.
             for impl in getattr(self._manager.hook, _HOOKS[kind]).get_hookimpls():
@@ -140,12 +143,12 @@ class Registry:
                         offer = Offer(kind, plugin, source.distribution, source.version)
                         if offers.setdefault((source.distribution, plugin.name), offer) is not offer:
                             self._report(source, f"{_HOOKS[kind]} offers {plugin.name!r} twice")
-            self._offers[kind] = list(offers.values())
-        return self._offers[kind]
+            self._collected[kind] = list(offers.values())
+        return self._collected[kind]
 
     def available(self, kind: str) -> dict[str, Offer]:
         """Return what is offered, by the name to ask for: "distribution:name" where two offer the same name."""
-        offers = self._collect(kind)
+        offers = self.offers(kind)
         names = [offer.plugin.name for offer in offers]
         return {
             f"{offer.distribution}:{name}" if names.count(name) > 1 else name: offer
@@ -157,7 +160,7 @@ class Registry:
         distribution, _, bare = name.rpartition(":")
         found = [
             offer
-            for offer in self._collect(kind)
+            for offer in self.offers(kind)
             if offer.plugin.name == bare and canonical(distribution) in {"", canonical(offer.distribution)}
         ]
         if not found:
@@ -171,7 +174,7 @@ class Registry:
     def _missing(self, kind: str, name: str) -> UsageError:
         """Say which package would bring ``name``, and why it does not if it is there; else the nearest name."""
         bringing = bringer(kind, name)
-        if bringing is None:
+        if bringing is None or any(canonical(offer.distribution) == bringing for offer in self.offers(kind)):
             return unknown(kind, name, self.available(kind))
         why = f"install {bringing}, which brings it (pip install plugins/{bringing} in a checkout of dvbench)"
         if any(canonical(source.distribution) == bringing for source in self.disabled):
@@ -188,7 +191,8 @@ class Registry:
 
     def blame(self, error: BaseException) -> str | None:
         """Name the distribution in whose code ``error`` was raised, None where it was nobody's plugin."""
-        owners = {package(offer.plugin.target): offer for offers in self._offers.values() for offer in offers}
+        owners: dict[str, Source | Offer] = dict(self._modules)
+        owners |= {package(offer.plugin.target): offer for offers in self._collected.values() for offer in offers}
         raised = None
         trace = error.__traceback__
         while trace is not None:
@@ -245,6 +249,14 @@ class Registry:
         """Return the version of each distribution that the (kind, name) pairs come from."""
         offers = [self.find(kind, name) for kind, name in names]
         return {offer.distribution: offer.version for offer in offers}
+
+    def code(self, names: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """Return the SHA-256 of the source of each distribution but dvbench's own that the (kind, name) pairs are of.
+
+        Who works on a plugin changes it without another version.
+        """
+        offers = [self.find(kind, name) for kind, name in names]
+        return {o.distribution: source_digest(package(o.plugin.target)) for o in offers if o.distribution != GROUP}
 
     def add_commands(self, cli: click.Group) -> None:
         """Let every plugin add its commands; one that fails, or replaces what was there, adds none."""

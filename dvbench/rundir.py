@@ -82,10 +82,10 @@ class Log:
         write_text(self.path, "".join(f"{line}\n" for line in self.lines))
 
 
-def place(results: Path, config: Config, config_hash: str, *, fresh: bool) -> RunDirectory:
+def place(results: Path, config: Config, run_hash: str, *, fresh: bool) -> RunDirectory:
     """Return the directory for a run of ``config``: that of its last attempt, or a new one where asked for."""
     parent = results / config.benchmark
-    stem = f"{config.plugin('basis')[0].rpartition(':')[2]}-{config_hash[:10]}"
+    stem = f"{config.plugin('basis')[0].rpartition(':')[2]}-{run_hash[:10]}"
     attempts = [parent / stem]
     with told(parent):
         while (following := parent / f"{stem}-{len(attempts) + 1}").exists():

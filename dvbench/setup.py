@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from dvbench import record as records
-from dvbench.api import KINDS, Dataset, Detector, Kind, Sampler
+from dvbench.api import KINDS, Basis, Dataset, Detector, Kind, Sampler
 from dvbench.backbone import Backbone
 from dvbench.config import Config
 from dvbench.environment import choose_device, choose_precision, device_name
 from dvbench.errors import UsageError
+from dvbench.guard import Guard, WatchedBasis, WatchedDetector, WatchedSampler
 from dvbench.prediction import to_float
 from dvbench.process import Process
 from dvbench.randomness import seed_of
@@ -22,11 +25,17 @@ MOST_TO_FIT = 10_000  # training images that a basis learns from; splits are in 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a run is made of. ``config`` has its device and precision resolved; ``plugins`` {distribution: version}."""
+    """What a run is made of, watched by ``guard``.
+
+    ``config`` has its device and precision resolved; ``plugins`` {distribution: version}, and of those that are not
+    dvbench's own ``code`` {distribution: SHA-256 of the source}.
+    """
 
     config: Config
     device: torch.device
+    guard: Guard
     plugins: dict[str, str]
+    code: dict[str, str]
     dataset: Dataset
     process: Process
     network: Backbone
@@ -42,6 +51,17 @@ def on_this_machine(config: Config) -> Config:
     return config.model_copy(update={"device": device.type, "precision": precision})
 
 
+def chosen(config: Config, kinds: Sequence[Kind] = KINDS) -> list[tuple[str, str]]:
+    """Return the kind and the name of each plugin that ``config`` names."""
+    return [(kind, config.plugin(kind)[0]) for kind in kinds]
+
+
+def run_hash(config: Config, registry: Registry) -> str:
+    """Return the SHA-256 that tells runs apart: of the configuration, and of the source of plugins not dvbench's."""
+    code = registry.code(chosen(config))
+    return records.digest({**config.to_json(), **({"code": code} if code else {})})
+
+
 def check_schedule(config: Config, registry: Registry) -> None:
     """Raise UsageError for turning points or options that the schedule refuses, without any data."""
     name, options = config.plugin("schedule")
@@ -55,24 +75,23 @@ def assemble(config: Config, registry: Registry) -> Parts:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
 
-    def create(kind: str, **context: object) -> object:
+    def create(kind: str, **context: object) -> Any:
         name, options = config.plugin(kind)  # type: ignore[arg-type]
         return registry.create(kind, name, context, options)
 
-    sampler, detector = create("sampler"), create("detector")
-    dataset = create("dataset", size=config.ladder[0])
-    assert isinstance(dataset, Dataset)
-    assert isinstance(sampler, Sampler)
-    assert isinstance(detector, Detector)
+    guard = Guard({kind: registry.label(kind, config.plugin(kind)[0]) for kind in KINDS})
+    sampler: Sampler = WatchedSampler(create("sampler"), guard)
+    detector: Detector = WatchedDetector(create("detector"), guard)
+    dataset = guard.dataset(create("dataset", size=config.ladder[0]), config.ladder[0])
     channels = dataset.train.shape[-1]
-    basis = create("basis", ladder=config.ladder, channels=channels)
+    basis: Basis = WatchedBasis(create("basis", ladder=config.ladder, channels=channels), guard)
     if fit := getattr(basis, "fit", None):
         fit(to_float(dataset.train[:MOST_TO_FIT], torch.device("cpu")))
     schedule = create("schedule", ladder=config.ladder, steps=config.steps)
     try:
-        process = Process(basis, schedule)  # type: ignore[arg-type]
-    except ValueError as error:
-        raise UsageError(f"schedule {config.plugin('schedule')[0]}: {error}") from error
+        process = Process(basis, schedule)
+    except (ValueError, TypeError, AttributeError) as error:  # a stranger's schedule may lack anything
+        raise UsageError(f"{guard.labels['schedule']}: {error}") from error
     try:
         process.times(config.sampling.steps)
     except ValueError as error:
@@ -80,16 +99,16 @@ def assemble(config: Config, registry: Registry) -> Parts:
     # The network's first weights come from the seed, and nobody else's random numbers are touched.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, "weights"))
-        network = create("backbone", ladder=config.ladder, channels=channels)
-    assert isinstance(network, Backbone)
+        network: Backbone = guard.network(create("backbone", ladder=config.ladder, channels=channels))
     if sampler.uses_uncertainty and not hasattr(network, "uncertainty"):
         raise UsageError(
             f"sampler {config.plugin('sampler')[0]}, as it is set, needs a network that knows how sure it is, and "
             f"{config.plugin('backbone')[0]} does not: take --backbone perfect, or another setting of the sampler"
         )
-    plugins = registry.versions((kind, config.plugin(kind)[0]) for kind in KINDS) | {"dvbench": version("dvbench")}
+    plugins = registry.versions(chosen(config)) | {"dvbench": version("dvbench")}
+    code = registry.code(chosen(config))
     inputs = train_hash(config, dataset.fingerprint, registry)
-    return Parts(config, device, plugins, dataset, process, network.to(device), sampler, detector, inputs)
+    return Parts(config, device, guard, plugins, code, dataset, process, network.to(device), sampler, detector, inputs)
 
 
 def train_hash(config: Config, fingerprint: str, registry: Registry) -> str:
@@ -103,9 +122,9 @@ def train_hash(config: Config, fingerprint: str, registry: Registry) -> str:
     del inputs["training"]["checkpoint_seconds"]
     inputs["dataset"] = fingerprint
     kinds: tuple[Kind, ...] = ("basis", "schedule", "backbone")
-    inputs["versions"] = registry.versions((kind, config.plugin(kind)[0]) for kind in kinds) | {
-        "dvbench": version("dvbench")
-    }
+    inputs["versions"] = registry.versions(chosen(config, kinds)) | {"dvbench": version("dvbench")}
+    if code := registry.code(chosen(config, kinds)):
+        inputs["code"] = code
     if config.training.seconds is not None:
         inputs["machine"] = [device_name(choose_device(config.device)), torch.get_num_threads()]
     return records.digest(inputs)

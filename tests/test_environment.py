@@ -52,7 +52,7 @@ def test_the_commit_is_that_of_the_checkout_and_dirt_is_told(tmp_path):
 
 
 def test_the_description_names_versions_and_the_machine():
-    told = describe(CPU, "fp32", {"dvbench": "0.1.0", "other": "2"})
+    told = describe(CPU, "fp32", {"dvbench": "0.1.0", "other": "2"}, {"other": "a1"})
     assert (told["dvbench"], told["plugins"]) == ("0.1.0", {"dvbench": "0.1.0", "other": "2"})
     assert told["torch"] == torch.__version__
     assert told["threads"] == torch.get_num_threads()

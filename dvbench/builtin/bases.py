@@ -71,8 +71,9 @@ class Dct(Basis):
 @functools.cache
 def lowpass(n: int, kept: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Return P [kept, n], computed in float64."""
-    matrix: torch.Tensor = dct_matrix(kept).T @ dct_matrix(n)[:kept]
-    return matrix.to(dtype).to(device)
+    with torch.inference_mode(mode=False):  # what sampling puts into the cache serves training too
+        matrix: torch.Tensor = dct_matrix(kept).T @ dct_matrix(n)[:kept]
+        return matrix.to(dtype).to(device)
 
 
 def dct_matrix(n: int) -> torch.Tensor:

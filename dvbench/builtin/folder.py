@@ -36,7 +36,7 @@ class Entry:
 
 
 class Folder(SplitDataset):
-    """Pictures in ``data``, a directory or zip, as uint8 N x size x size x channels: cropped to the centre square.
+    """Pictures in ``data``, a directory or zip, as uint8 N x size x size x ``channels``: cropped to the centre square.
 
     Of pictures that are the same pixel for pixel one is kept; then ``held_out_fraction`` of them, drawn with ``seed``,
     are held out, at least two, since a covariance needs two. ``hint`` says where to get the pictures, for the error

@@ -110,7 +110,7 @@ class Heat(Schedule):
     gain_i = alpha ((1 - ``least``) exp(-f_i^2 tau) + ``least``), f_i^2 the mean over the coefficients of component i
     of their squared dct frequency, (pi k / n_0)^2 summed over the axes; tau = sigma_B^2 / 2, sigma_B = ``blur`` times
     sin^2(pi t / 2); alpha and sigma are those of the cosine schedule. In the paper each frequency has a gain of its
-    own; here each band has.
+    own; here each band has. ``turns``: where a band is dropped, as fractions of T; in the paper none is.
     """
 
     def __init__(

@@ -19,7 +19,7 @@ class UNet(Backbone):
     down and one more on the way up, and attention in the stages whose sides are in ``attention`` as well as in the
     middle. Level l enters at the innermost stage whose side is at least n_l through a convolution of its own, leaves
     there through a head of its own, and so runs only the inner stages. With more than one level an embedding of the
-    level is added to that of the time.
+    level is added to that of the time. ``dropout`` is the share of features that training drops in each block.
     """
 
     def __init__(

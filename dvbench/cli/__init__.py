@@ -2,65 +2,53 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
 from dvbench.cli.compare import compare
+from dvbench.cli.options import NO_PLUGINS, everywhere
+from dvbench.cli.plugins import plugins
 from dvbench.cli.run import run
 from dvbench.errors import DvbenchError
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def _debug(context: click.Context, _parameter: click.Parameter, value: bool) -> None:
-    if value:
-        context.find_root().ensure_object(dict)["debug"] = True
-
-
-def debug_option(command: click.Command) -> click.Command:
-    """Give a command --debug."""
-    option = click.Option(
-        ["--debug"],
-        is_flag=True,
-        expose_value=False,
-        is_eager=True,
-        callback=_debug,
-        help="Show a traceback on errors.",
-    )
-    command.params.append(option)
-    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(package_name="dvbench")
 def cli() -> None:
-    r"""Train, sample, measure and compare dimensionality-varying diffusion against DDPM.
+    """Train, sample, measure and compare dimensionality-varying diffusion against DDPM.
 
     \b
     dvbench run cats --basis dct --baseline    train and sample DVDP, and DDPM beside it
     dvbench compare cats                       set the runs side by side
-    """
+    dvbench plugins list                       see what is installed
+    """  # noqa: D301 - \b keeps click from wrapping
 
 
-for _command in (run, compare):
+for _command in (run, compare, plugins):
     cli.add_command(_command)
-    debug_option(_command)
+everywhere(cli)
 
 
 def main() -> None:
     """Run the program and exit: 0 done, 1 the work failed, 2 wrong usage or bad input, 130 interrupted."""
-    from dvbench.registry import registry
+    from dvbench.registry import DISABLE, registry
 
-    plugins = registry()
-    plugins.add_commands(cli)
+    if NO_PLUGINS in sys.argv:
+        os.environ[DISABLE] = "all"
+    held = registry()
+    held.add_commands(cli)
+    for name in (name for names in held.commands.values() for name in names):
+        everywhere(cli.commands[name])
     state: dict[str, bool] = {}
     code = _guarded(lambda: cli.main(standalone_mode=False, obj=state), state)
-    for problem in plugins.problems:  # last, since some hooks are called only when their kind is asked for
-        click.echo(f"Warning: {problem}", err=True)
+    if not state.get("problems_told"):
+        for problem in held.problems:  # last, since some hooks are called only when their kind is asked for
+            click.echo(f"Warning: {problem}", err=True)
     sys.exit(code)
 
 
@@ -79,9 +67,13 @@ def _guarded(command: Callable[[], Any], state: dict[str, bool]) -> int:
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
     except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a sentence
+        from dvbench.registry import registry
+
         _trace(state)
         told = " ".join(str(error).split())
-        click.echo(f"Error: {type(error).__name__}: {told} (--debug shows where)", err=True)
+        owner = registry().blame(error)
+        whose = f"{owner} raised " if owner else ""
+        click.echo(f"Error: {whose}{type(error).__name__}: {told} (--debug shows where)", err=True)
         return 1
     return code if isinstance(code, int) else 0
 

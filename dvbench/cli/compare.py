@@ -38,15 +38,9 @@ def compare(runs: tuple[str, ...], results: Path, style: str) -> None:
 
         click.echo(json.dumps(comparison.to_json(), indent=1, allow_nan=False))
     else:
-        import os
-
-        from rich.console import Console
-
+        from dvbench.cli.options import console
         from dvbench.report.table import tables
 
-        console = Console()
-        if not console.is_terminal and "COLUMNS" not in os.environ:
-            console.width = 120  # into a file or a pipe there is no edge to wrap at
-        console.print(tables(comparison))
+        console().print(tables(comparison))
     for note in comparison.notes:
         click.echo(note, err=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from dvbench.cli.options import settings_option
 from dvbench.entry import configurations, overrides
 
 
@@ -23,21 +24,6 @@ def _numbers(of: Callable[[str], float]) -> Callable[[click.Context, click.Param
             raise click.BadParameter(f"{value!r} is no list of {what}: separate them by commas") from None
 
     return read
-
-
-def _settings(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, Any]:
-    import yaml
-
-    settings = {}
-    for text in values:
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise click.BadParameter(f"{text!r} is not KEY=VALUE, such as backbone.width=64")
-        try:
-            settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise click.BadParameter(f"the value in {text!r} is no valid YAML") from error
-    return settings
 
 
 @click.command()
@@ -62,8 +48,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, values: tupl
 @click.option("--threads", type=int, metavar="N", help="CPU threads.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]))
 @click.option("--data", metavar="PATH", help="Where the dataset's own files are: a directory or a zip.")
-@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", callback=_settings,
-              help="Any option of the configuration or of a plugin, such as backbone.width=64.")  # fmt: skip
+@settings_option("Any option of the configuration or of a plugin, such as backbone.width=64.")
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
               help="Directory for runs.")  # fmt: skip
 @click.option("--baseline", is_flag=True, help="Run DDPM too, with the same network, budget and seed.")

@@ -58,7 +58,7 @@ def compare(paths: Sequence[str | Path] | str | Path | None = None, results: str
     found = [(path, records.read(path)) for path in _select(wanted, Path(results))]
     finished = [record for _, record in found if record.status == "finished"]
     notes = [f"{path.parent} is left out: the run is {r.status}" for path, r in found if r.status != "finished"]
-    return Comparison(finished, _join(finished), notes)
+    return Comparison(finished, _join(finished), [*notes, *_versions(finished)])
 
 
 def label(metric: Metric) -> str:
@@ -130,6 +130,29 @@ def _join(runs: Sequence[Record]) -> pd.DataFrame:
     return frame.join(ratios.add_prefix("ratio "))
 
 
+def _plugins(run: Record) -> dict[str, str]:
+    """Return the version of each plugin of a run, with a sign of its source where it is not dvbench's own."""
+    code = (run.environment.model_extra or {}).get("plugin_code", {})
+    return {
+        name: f"{version} (source {code[name][:8]})" if name in code else version
+        for name, version in run.environment.plugins.items()
+    }
+
+
+def _versions(runs: Sequence[Record]) -> list[str]:
+    """Say which plugins differ in their version between runs of one benchmark."""
+    found: dict[tuple[str, str], dict[str, str]] = {}  # for each benchmark and plugin, a run of each version
+    for run in runs:
+        for plugin, version in _plugins(run).items():
+            found.setdefault((run.benchmark, plugin), {}).setdefault(version, run.run_id)
+    return [
+        f"{benchmark}: runs were made with different versions of {plugin}: "
+        + ", ".join(f"{version} (such as {run})" for version, run in sorted(versions.items()))
+        for (benchmark, plugin), versions in found.items()
+        if len(versions) > 1
+    ]
+
+
 def _row(run: Record) -> dict[str, Any]:
     cost = run.cost
     measured = cost.sample_seconds is not None and cost.samples
@@ -181,6 +204,8 @@ def _differences(run: Record, base: Record) -> list[str]:
         (name, getattr(run.environment, name), getattr(base.environment, name))
         for name in ("device", "device_name", "threads", "precision")
     ]
+    own, others = _plugins(run), _plugins(base)
+    pairs += [(plugin, own[plugin], others[plugin]) for plugin in sorted(own.keys() & others.keys())]
     mine, its = labelled(run), labelled(base)
     shared = [name for name in mine if name in its]
     keys = ("n", "detector_hash", "reference_hash", "resize")

@@ -130,8 +130,9 @@ def unreached(made: Sequence[Backbone]) -> Iterator[str]:
         for level, x, t in inputs(network):
             network(x, t, level).square().mean().backward()
         for name, parameter in network.named_parameters():
-            if parameter.requires_grad and (parameter.grad is None or not bool(parameter.grad.isfinite().all())):
-                yield f"{name} of the ladder {network.ladder} gets none, or one that is not finite"
+            reached = parameter.grad is not None and bool(parameter.grad.isfinite().all() and parameter.grad.any())
+            if parameter.requires_grad and not reached:
+                yield f"{name} of the ladder {network.ladder} gets none, or one that is 0 or not finite"
 
 
 def saved(made: Sequence[Backbone]) -> Iterator[str]:
