@@ -22,6 +22,9 @@ class Option:
     annotation: Any
     default: Any
 
+    def __str__(self) -> str:
+        return f"{self.name}: {inspect.formatannotation(self.annotation)} = {self.default!r}"
+
 
 def read(cls: type[Any], context: Sequence[str]) -> dict[str, Option]:
     """Read the options of ``cls``: its constructor's parameters without those of ``context``, which the bench gives."""

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import ladders
 
-from dvbench.builtin.bases import Dct, Haar, Identity, dct_matrix
+from dvbench.builtin.bases import Dct, Haar, Identity, dct_matrix, lowpass
 from dvbench.builtin.pca import Pca
 
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}
@@ -74,6 +74,15 @@ def test_dct_of_a_long_ladder_is_that_of_one_drop():
     for level in range(4):
         y = maps.project(y, level)
     torch.testing.assert_close(y, Dct((64, 16), 3).project(x, 0), rtol=0, atol=1e-12)
+
+
+def test_what_dct_made_while_sampling_serves_training():
+    lowpass.cache_clear()
+    maps, x = Dct((12, 7), 1), torch.zeros(1, 1, 12, 12)
+    with torch.inference_mode():
+        maps.project(x, 0)
+    maps.project(x.requires_grad_(), 0).sum().backward()
+    assert x.grad is not None
 
 
 @pytest.mark.parametrize("ladder", [(32, 24), (30, 20, 10), (32, 11)])

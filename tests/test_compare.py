@@ -111,6 +111,23 @@ def test_all_that_differs_is_said_in_one_sentence(tmp_path):
     assert told == "not comparable with ddpm: threads is 8, not 2; n of FD (lite0) is 7, not 100"
 
 
+def test_runs_with_different_versions_of_a_plugin_are_told_of(tmp_path):
+    save(tmp_path, **DDPM)
+    for run_id, version, code in (("old", "1", {}), ("new", "2", {}), ("edited", "2", {"waves": "ab" * 32})):
+        plugins = {"dvbench": "0.1.0", "waves": version}
+        change = {"environment.plugins": plugins, "environment.plugin_code": code, "method.basis": "db2"}
+        save(tmp_path, run_id=run_id, **change)
+    found = compare(results=tmp_path)
+    (note,) = found.notes
+    assert note.startswith("cats: runs were made with different versions of waves: ")
+    for told in ("1 (such as old)", "2 (such as new)", "2 (source abababab) (such as edited)"):
+        assert told in note
+    assert found.frame["comparable"].all()  # each with DDPM, which has no part in that plugin
+
+    save(tmp_path, run_id="later", **{"environment.plugins": {"dvbench": "0.2.0"}})
+    assert rows(results=tmp_path)["later"]["why_not"] == "not comparable with ddpm: dvbench is 0.2.0, not 0.1.0"
+
+
 def test_a_metric_that_only_one_run_has_hinders_nothing(tmp_path):
     metrics = raw()["metrics"]
     save(tmp_path, run_id="dct", metrics=[*metrics, metrics[0] | {"name": "kid", "n": 3}])

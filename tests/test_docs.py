@@ -240,5 +240,17 @@ def test_every_command_in_the_packages_docs_works(page, tmp_path, monkeypatch):
     try_commands(page, tmp_path, monkeypatch)
 
 
+def test_the_findings_in_the_tutorial_are_those_that_are_printed():
+    (shown,) = re.findall(
+        r"```console\n\$ dvbench plugins check dct\n(.*?)```", (ROOT / "docs/plugins.md").read_text(), re.DOTALL
+    )
+    printed = CliRunner().invoke(cli, ["plugins", "check", "dct"], obj={}).output
+
+    def but_for_figures(text):  # rounding is the processor's own
+        return re.sub(r": [\d.e-]+ \(", ": # (", text)
+
+    assert but_for_figures(shown) == but_for_figures(printed)
+
+
 def test_there_are_commands_in_the_docs():
     assert sum(len(list(commands(page))) for page in PAGES) > 25

@@ -126,6 +126,19 @@ def test_a_constant_chooses_the_path_that_is_counted():
     assert high.flops - low.flops == 2 * (16 * 16 * 16 * 3 * 9 + 8 * 8 * 32 * 8 * 9)
 
 
+def test_what_a_first_call_makes_and_keeps_is_not_counted():
+    class Caching(nn.Module):
+        weight = None
+
+        def forward(self, x):
+            if self.weight is None:
+                self.weight = torch.randn(8, 64) @ torch.randn(64, 8)
+            return x @ self.weight
+
+    module, x = Caching(), torch.randn(1, 8)
+    assert [flops.count(module, x).flops for _ in range(2)] == [2 * 8 * 8] * 2
+
+
 def test_norms_resizing_and_elementwise_work_is_named_and_not_counted():
     cost = flops.count(Net(), torch.randn(1, 3, 16, 16), torch.rand(1), level=0)
     assert set(cost.by_operator) == {"conv", "scaled_dot_product_attention"}

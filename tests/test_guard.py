@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import types
 from pathlib import Path
@@ -186,3 +187,29 @@ def test_the_program_says_so_and_exits_with_1(tmp_path, project, told):
     (error,) = [line for line in run.stderr.splitlines() if line.startswith("Error:")]
     assert told in error
     assert "Traceback" not in run.stderr
+
+
+def test_an_edited_plugin_makes_another_run_and_takes_no_old_weights(tmp_path):
+    install(tmp_path, "rotten", ROTTEN.format(project="return x[..., ::2, ::2] * 2"))
+    benchmark = write_benchmark(tmp_path)
+
+    def done():
+        run = dvbench("run", benchmark, "--basis", "rotten", "--json", path=tmp_path, cwd=tmp_path)
+        assert run.returncode == 0, run.stderr
+        return json.loads(run.stdout), run.stderr
+
+    first, _ = done()
+    again, told = done()
+    assert again == first
+    assert "is finished" in told
+    module = tmp_path / "rotten.py"
+    module.write_text(module.read_text().replace("* 2", "* 2.0"))  # at the same version
+    other, _ = done()
+    assert other["run_id"] != first["run_id"]
+    assert other["config_hash"] == first["config_hash"]
+    assert other["method"]["train_hash"] != first["method"]["train_hash"]
+    assert other["method"]["trained_by"] is None
+    assert other["environment"]["plugins"]["rotten"] == first["environment"]["plugins"]["rotten"] == "1.2"
+    assert list(other["environment"]["plugin_code"]) == ["rotten"]
+    listed = dvbench("compare", "tiny", path=tmp_path, cwd=tmp_path)
+    assert "runs were made with different versions of rotten: 1.2 (source" in listed.stderr

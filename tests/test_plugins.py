@@ -232,7 +232,10 @@ def test_check_prints_what_holds_and_exits_by_it(tmp_path):
     install(tmp_path, "bad", halved.replace("return x[", "return x[").replace("side, :side]", "side, :side] / 2"))
     run = dvbench("plugins", "check", "corner", path=tmp_path)
     assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("basis corner of good 1.2\n")
     assert "holds  rows are orthonormal, float64: 0 (at most 1e-12)" in run.stdout
+    run = dvbench("plugins", "check", "ddim", path=tmp_path)
+    assert run.stdout.startswith("sampler ddim of dvbench 0.1.0\n  option eta: float = 0.0\n  holds")
     run = dvbench("plugins", "check", "bad:halved", "--kind", "basis", path=tmp_path)
     assert run.returncode == 1
     assert "FAILS  rows are orthonormal, float64: 0.5 (at most 1e-12)" in run.stdout

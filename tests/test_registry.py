@@ -276,6 +276,14 @@ def test_an_unknown_name_is_refused(crop, name):
         crop.find("basis", name)
 
 
+def test_a_known_package_that_lacks_the_name_is_not_advised():
+    waves = offering("dvbench_bases", Plugin("db2", Crop, ""))
+    with pytest.raises(UsageError, match=r"no basis called 'db99': did you mean 'db2'\?"):
+        Registry({"dvbench-wavelets": waves}, []).find("basis", "db99")
+    with pytest.raises(UsageError, match=r"no basis called 'db99': install dvbench-wavelets"):
+        Registry(entry_points=[]).find("basis", "db99")
+
+
 def test_two_plugins_of_one_name_must_be_told_apart():
     registry = Registry({"other": offering("dvbench_bases", Plugin("dct", Crop, ""))}, [])
     with pytest.raises(UsageError, match=r"dvbench and other: ask for dvbench:dct or other:dct"):

@@ -60,11 +60,16 @@ def check(context: click.Context, name: str, kind: str | None, settings: dict[st
 
     NAME may be "distribution:name". dvbench.testing does the same in a package's own tests.
     """
+    from dvbench.registry import registry
     from dvbench.testing import examine
 
     found = kind or _kind_of(name)
     report = examine(found, name, settings)  # type: ignore[arg-type]
-    click.echo(str(report))
+    click.echo(registry().label(found, name))
+    for option in registry().options(found, name).values():
+        click.echo(f"  option {option}")
+    for line in report.lines:
+        click.echo(line)
     if report.failed:
         click.echo(f"{len(report.failed)} of {len(report.findings)} do not hold", err=True)
         context.exit(1)

@@ -39,12 +39,14 @@ def count(module: nn.Module, *tensors: torch.Tensor, **constants: object) -> For
     """Count ``module(*tensors, **constants)`` in evaluation mode; the cost is that of the whole batch.
 
     Python numbers go in as ``constants``, since a trace takes only tensors as inputs. The module's modes are restored.
+    It is called once before it is counted: what a first call makes and keeps is not what a call costs.
     """
     analysis = FlopCountAnalysis(_Closed(module, constants), tensors)
     analysis.unsupported_ops_warnings(enabled=False).uncalled_modules_warnings(enabled=False).tracer_warnings("none")
     # fvcore's own list also charges norms, pooling and upsampling, in operations that are not MACs.
     analysis.clear_op_handles().set_op_handle(**_MACS)
     with _evaluated(module), torch.no_grad():
+        module(*tensors, **constants)
         macs = analysis.by_operator()
     by_operator = {name: FLOPS_PER_MAC * int(number) for name, number in sorted(macs.items())}
     return ForwardCost(sum(by_operator.values()), by_operator, tuple(sorted(analysis.unsupported_ops())))

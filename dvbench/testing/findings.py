@@ -31,9 +31,13 @@ class Report:
         """What does not hold."""
         return tuple(finding for finding in self.findings if not finding.holds)
 
+    @property
+    def lines(self) -> list[str]:
+        """A line for each finding."""
+        return [f"  {'holds' if f.holds else 'FAILS'}  {f.what}: {f.figure}" for f in self.findings]
+
     def __str__(self) -> str:
-        lines = [f"  {'holds' if f.holds else 'FAILS'}  {f.what}: {f.figure}" for f in self.findings]
-        return "\n".join([f"{self.kind} {self.name}", *lines])
+        return "\n".join([f"{self.kind} {self.name}", *self.lines])
 
 
 class NonConformance(AssertionError):  # noqa: N818 - what it is, not how it is told
