@@ -60,12 +60,13 @@ class Guard:
     def network(self, network: Backbone) -> Backbone:
         """Watch a network's answers, whoever asks."""
 
-        def answered(_network: torch.nn.Module, asked: tuple[Any, ...], said: Any) -> None:
-            if not torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]  # there, shapes are tensors
-                self.watch("backbone", f"forward at level {asked[2]}", asked[0], said, asked[0].shape)
+        def answered(_network: torch.nn.Module, asked: tuple[Any, ...], named: dict[str, Any], said: Any) -> None:
+            if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+                return  # shapes are tensors there
+            level = named["level"] if "level" in named else asked[2]
+            self.watch("backbone", f"forward at level {level}", asked[0], said, asked[0].shape)
 
-        # In its mode for keyword arguments a hook costs more, and dvbench gives none.
-        network.register_forward_hook(answered)
+        network.register_forward_hook(answered, with_kwargs=True)
         return network
 
     def dataset(self, dataset: Dataset, size: int) -> Dataset:
