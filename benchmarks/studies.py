@@ -255,7 +255,7 @@ def draw(study: Study, runs: pd.DataFrame, path: Path) -> None:
     plt.rcParams["svg.hashsalt"] = "dvbench"  # equal records make an equal file
     figure, axes = plt.subplots(1, study.panels, figsize=(1 + 3.2 * study.panels, 3.4), sharey=True, squeeze=False)
     study.plot(runs, list(axes[0]))
-    axes[0][0].set_ylabel("Fréchet distance (lite0) to the training split")
+    axes[0][0].set_ylabel("FD (lite0) to the training split")
     handles, names = axes[0][-1].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside right center", fontsize=8, frameon=False)
     figure.set_layout_engine("constrained")
