@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -144,3 +146,27 @@ def test_only_it_knows_the_optimal_variance(tmp_path):
     settings = {"sampler.variance": "optimal"}
     record = dvbench.run(str(path), results=tmp_path / "results", backbone="perfect", set=settings)
     assert record.config["sampler"] == {"name": "ancestral", "variance": "optimal"}
+
+
+LARGE = """
+import resource, numpy as np, torch
+from dvbench import Process, create
+torch.set_num_threads(1)
+images = np.random.default_rng(0).integers(0, 256, (10_000, 64, 64, 3), dtype=np.uint8)
+ladder = (64, 32, 16)
+basis = create("basis", "dct", ladder=ladder, channels=3)
+process = Process(basis, create("schedule", "linear", ladder=ladder, steps=250, turns=(0.25, 0.55)))
+network = create("backbone", "perfect", ladder=ladder, channels=3)
+network.prepare(process, images, "eps")
+with torch.inference_mode():
+    said = network(torch.randn(64, 3, 64, 64), torch.full((64,), 0.1), 0)
+assert said.isfinite().all()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the largest resident set is counted in other units")
+def test_ten_thousand_images_of_64_px_fit_in_2_gb():
+    run = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
+    kilobytes = int(run.stdout)
+    assert 10_000 * 64 * 64 * 3 * 4 / 1000 < kilobytes < 2e9 / 1024

@@ -76,12 +76,13 @@ def run(
         return
     from dvbench.bench import conduct
     from dvbench.progress import Reporter
+    from dvbench.report.compare import label
 
     for directory, record in conduct(configs, results, Reporter(), fresh=fresh):
         if as_json:
             click.echo(json.dumps(record.model_dump(mode="json")))
         else:
-            measured = ", ".join(f"{m.name.upper()} ({m.detector}) {m.value:.4g}" for m in record.metrics)
+            measured = ", ".join(f"{label(metric)} {metric.value:.4g}" for metric in record.metrics)
             click.echo(f"{record.run_id}: {measured}; pictures in {directory.picture}")
 
 
