@@ -110,7 +110,7 @@ def test_a_package_installs_conforms_passes_its_tests_and_runs(package, install)
         told = venv.run("dvbench", "plugins", "check", name)
         assert "FAILS" not in told
         assert told.count("  holds  ") > 5
-    outcome = venv.run("pytest", "-q", ROOT / "plugins" / package, "-p", "no:cacheprovider")
+    outcome = venv.run("pytest", ROOT / "plugins" / package, "-p", "no:cacheprovider")
     assert re.search(r"\d+ passed", outcome)
     assert "failed" not in outcome
 
@@ -135,7 +135,7 @@ def test_what_plugins_new_writes_installs_passes_its_tests_and_runs(kind, instal
     create(source, kind)
     venv = install(source)
     assert "FAILS" not in venv.run("dvbench", "plugins", "check", "mine")
-    outcome = venv.run("pytest", "-q", source, "-p", "no:cacheprovider")
+    outcome = venv.run("pytest", source, "-p", "no:cacheprovider")
     assert re.search(r"\d+ passed", outcome)
     assert "failed" not in outcome
     chosen = ["--set", "dataset.name=mine"] if kind == "dataset" else [f"--{kind}", "mine", *FEW]
