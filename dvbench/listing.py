@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from dvbench.api import KINDS
 from dvbench.errors import UsageError
 from dvbench.registry import DISABLE, GROUP, Registry
 
 ENTRY_POINT = "entry point"
+State: TypeAlias = Literal["active", "disabled", "broken"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Entry:
     name: str
     distribution: str
     version: str
-    state: Literal["active", "disabled", "broken"]
+    state: State
     reason: str | None = None
 
 
@@ -34,10 +35,9 @@ def entries(registry: Registry) -> list[Entry]:
     found = [*_plugins(registry), *_commands(registry)]
     found += [Entry(ENTRY_POINT, s.entry_point, s.distribution, s.version, "disabled", _BY) for s in registry.disabled]
     for problem in registry.problems:  # last, since importing classes may add to them
-        source, state = problem.source, "broken" if problem.skipped else "active"
-        found.append(
-            Entry(ENTRY_POINT, source.entry_point, source.distribution, source.version, state, problem.reason)  # type: ignore[arg-type]
-        )
+        source = problem.source
+        state: State = "broken" if problem.skipped else "active"
+        found.append(Entry(ENTRY_POINT, source.entry_point, source.distribution, source.version, state, problem.reason))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ def package(target: type | str) -> str:
     return re.split(r"[.:]", module, maxsplit=1)[0]
 
 
+@functools.cache  # what runs is what was loaded, whatever the file has become
 def source_digest(package: str) -> str:
     """Return the SHA-256 of all Python source of a top-level package or module, of nothing where there is no file."""
     try:

@@ -8,6 +8,8 @@ Each line is a kind, a name and the options to try it with; each becomes a test 
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 INI = "dvbench_plugins"
@@ -27,8 +29,8 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 class Conformance(pytest.Item):
     """One plugin's conformance."""
 
-    def __init__(self, *, line: str, **rest: object) -> None:
-        super().__init__(**rest)  # type: ignore[arg-type]
+    def __init__(self, *, line: str, **rest: Any) -> None:
+        super().__init__(**rest)
         self.line = line
 
     def runtest(self) -> None:
@@ -41,7 +43,7 @@ class Conformance(pytest.Item):
         if len(words) < 2:
             raise ValueError(f"{INI} takes KIND NAME [OPTION=VALUE ...], not {self.line!r}")
         options = {key: yaml.safe_load(value) for key, _, value in (word.partition("=") for word in words[2:])}
-        report = examine(words[0], words[1], options)  # type: ignore[arg-type]
+        report = examine(words[0], words[1], options)
         if report.failed:
             raise NonConformance(report)
 

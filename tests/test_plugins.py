@@ -40,7 +40,8 @@ COMMAND = """
     @hookimpl
     def dvbench_commands(cli):
         @cli.command()
-        def greet():
+        @click.option("--debug", is_flag=True, help="a flag of its own")
+        def greet(debug):
             click.echo("good day")
 
         @cli.command()
@@ -194,7 +195,9 @@ def test_a_distribution_chooses_between_two(site, tmp_path):
 
 
 def test_a_command_of_a_plugin_works_and_its_errors_name_it(site):
-    assert dvbench("greet", path=site).stdout == "good day\n"
+    greeted = dvbench("greet", "--debug", path=site)
+    assert greeted.stdout == "good day\n"
+    assert "used more than once" not in greeted.stderr
     run = dvbench("stumble", path=site)
     assert run.returncode == 1
     assert "Error: has-command 1.2 raised RuntimeError: over a stone (--debug shows where)" in run.stderr

@@ -25,7 +25,8 @@ def _debug(context: click.Context, _parameter: click.Parameter, value: bool) -> 
 
 def everywhere(command: click.Command) -> click.Command:
     """Give a command, and all below it, the options that every command takes."""
-    command.params += [
+    taken = {flag for parameter in command.params for flag in parameter.opts}  # a plugin's command may have its own
+    options = [
         click.Option(
             ["--debug"],
             is_flag=True,
@@ -37,6 +38,7 @@ def everywhere(command: click.Command) -> click.Command:
         # Plugins add commands before any option is parsed, so that the program itself looks for this one first.
         click.Option([NO_PLUGINS], is_flag=True, expose_value=False, help="Use the built-in plugins only."),
     ]
+    command.params += [option for option in options if not taken & set(option.opts)]
     for below in getattr(command, "commands", {}).values():
         everywhere(below)
     return command

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dvbench.api import KINDS
+from dvbench.api import KINDS, Kind
 from dvbench.cli.options import console, settings_option
 from dvbench.errors import UsageError, unknown
 
@@ -55,7 +55,7 @@ def list_(state: dict[str, bool], as_json: bool) -> None:
 @click.option("--kind", type=click.Choice(KINDS), help="Which of several plugins called NAME.")
 @settings_option("An option of the plugin to check it with, such as patch=4.")
 @click.pass_context
-def check(context: click.Context, name: str, kind: str | None, settings: dict[str, Any]) -> None:
+def check(context: click.Context, name: str, kind: Kind | None, settings: dict[str, Any]) -> None:
     """Check the plugin NAME and print what holds and what does not; exit 1 where something does not.
 
     NAME may be "distribution:name". dvbench.testing does the same in a package's own tests.
@@ -64,7 +64,7 @@ def check(context: click.Context, name: str, kind: str | None, settings: dict[st
     from dvbench.testing import examine
 
     found = kind or _kind_of(name)
-    report = examine(found, name, settings)  # type: ignore[arg-type]
+    report = examine(found, name, settings)
     click.echo(registry().label(found, name))
     for option in registry().options(found, name).values():
         click.echo(f"  option {option}")
@@ -75,17 +75,17 @@ def check(context: click.Context, name: str, kind: str | None, settings: dict[st
         context.exit(1)
 
 
-def _kind_of(name: str) -> str:
+def _kind_of(name: str) -> Kind:
     """Return the kind of plugin that ``name`` is."""
     from dvbench.registry import registry
 
     bare = name.rpartition(":")[2]
-    offers = [offer for kind in KINDS for offer in registry().offers(kind)]
-    kinds = sorted({offer.kind for offer in offers if offer.plugin.name == bare})
+    names = {kind: {offer.plugin.name for offer in registry().offers(kind)} for kind in KINDS}
+    kinds = [kind for kind in KINDS if bare in names[kind]]
     if len(kinds) > 1:
         raise UsageError(f"{name!r} is the name of a {' and of a '.join(kinds)}: say which with --kind")
     if not kinds:
-        raise unknown("plugin", bare, {offer.plugin.name for offer in offers})
+        raise unknown("plugin", bare, set().union(*names.values()))
     return kinds[0]
 
 
@@ -93,10 +93,10 @@ def _kind_of(name: str) -> str:
 @click.argument("directory", type=click.Path(path_type=Path))
 @click.option("--kind", type=click.Choice(KINDS), required=True, help="What the package offers.")
 @click.option("--name", help="The plugin's name; without it, the directory's, less a leading dvbench-.")
-def new(directory: Path, kind: str, name: str | None) -> None:
+def new(directory: Path, kind: Kind, name: str | None) -> None:
     """Write a package with a plugin into DIRECTORY: it installs, passes its own tests and runs as it is."""
     from dvbench.scaffold import create
 
-    for path in create(directory, kind, name):  # type: ignore[arg-type]
+    for path in create(directory, kind, name):
         click.echo(path)
     click.echo(f"Install it with `pip install -e {directory}`, then test it with `pytest {directory}`.", err=True)

@@ -20,7 +20,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from dvbench.api import Kind
 from dvbench.offers import reason
 from dvbench.options import check, read
 from dvbench.registry import CONTEXT, registry
@@ -77,7 +76,7 @@ def check_detector(target: Target, **options: Any) -> Report:
 
 
 def examine(
-    kind: Kind, target: Target, options: Mapping[str, Any] | None = None, *, ladders: Ladders = None, size: int = 32
+    kind: str, target: Target, options: Mapping[str, Any] | None = None, *, ladders: Ladders = None, size: int = 32
 ) -> Report:
     """Return all that is found of a plugin; nothing is raised but UsageError for a name or an option unknown.
 
@@ -100,7 +99,7 @@ def examine(
 
 
 def _examiner(
-    kind: Kind,
+    kind: str,
     cls: type[Any],
     make: Callable[..., Any],
     known: Mapping[str, Any],

@@ -11,10 +11,9 @@ import torch
 from dvbench.backbone import Backbone
 from dvbench.measure import flops
 from dvbench.process import Process
-from dvbench.testing.findings import Finding, within, without
+from dvbench.testing.findings import Finding, none_taken, taken, within, without
 
 LADDERS: tuple[tuple[int, ...], ...] = ((32, 16, 8), (32, 16), (16,))
-CHANNELS = (1, 3)
 BATCH = 4
 
 Make = Callable[[Sequence[int], int], Backbone]
@@ -26,17 +25,10 @@ def examine(make: Make, process_of: ProcessOf, ladders: Sequence[Sequence[int]])
     made: list[Backbone] = []
 
     def refusals() -> Iterator[str]:
-        for ladder in ladders:
-            for channels in CHANNELS:
-                torch.manual_seed(0)
-                try:
-                    network = make(ladder, channels)
-                except ValueError:
-                    continue
-                made.append(prepared(network, process_of(ladder, channels)).eval())
+        torch.manual_seed(0)
+        made.extend(prepared(n, process_of(n.ladder, n.channels)).eval() for n in taken(make, ladders))
         if not made:
-            tried = " or ".join(",".join(map(str, ladder)) for ladder in ladders)
-            yield f"it takes none of the ladders {tried}: name one that it takes"
+            yield none_taken(ladders)
 
     yield without("takes a ladder, or refuses it with a ValueError", refusals)
     if not made:

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 
 from dvbench.api import Basis
-from dvbench.testing.findings import Finding, within, without
+from dvbench.testing.findings import Finding, none_taken, taken, within, without
 
 LADDERS: tuple[tuple[int, ...], ...] = ((32, 16, 8), (64, 32), (16, 8, 4, 2), (31, 17, 5), (24, 18, 12))
-CHANNELS = (1, 3)
 BATCH = 3
 MOST = {torch.float32: 1e-5, torch.float64: 1e-12}
 
@@ -23,16 +22,9 @@ def examine(make: Make, ladders: Sequence[Sequence[int]]) -> Iterator[Finding]:
 
     def refusals() -> Iterator[str]:
         """Complain where no ladder is taken; one that does not suit is a ValueError, which users get as a sentence."""
-        for ladder in ladders:
-            for channels in CHANNELS:
-                try:
-                    basis = make(ladder, channels)
-                except ValueError:
-                    continue
-                made.append(fitted(basis))
+        made.extend(map(fitted, taken(make, ladders)))
         if not made:
-            tried = " or ".join(",".join(map(str, ladder)) for ladder in ladders)
-            yield f"it takes none of the ladders {tried}: name one that it takes"
+            yield none_taken(ladders)
 
     yield without("takes a ladder, or refuses it with a ValueError", refusals)
     if not made:

@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from dvbench.api import Detector
-from dvbench.testing.findings import Finding, within, without
+from dvbench.testing.findings import CHANNELS, Finding, within, without
 
 SIZES = (32, 64)
-CHANNELS = (1, 3)
 COUNT = 6
 
 Make = Callable[[], Detector]

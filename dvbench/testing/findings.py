@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
+from typing import TypeVar
 
 from dvbench.offers import reason
 
@@ -47,6 +50,23 @@ class NonConformance(AssertionError):  # noqa: N818 - what it is, not how it is 
         self.report = report
         complaints = "; ".join(f"{finding.what}: {finding.figure}" for finding in report.failed)
         super().__init__(f"{report.kind} {report.name} does not conform: {complaints}")
+
+
+CHANNELS = (1, 3)
+T = TypeVar("T")
+
+
+def taken(make: Callable[[Sequence[int], int], T], ladders: Iterable[Sequence[int]]) -> Iterator[T]:
+    """Yield what ``make(ladder, channels)`` makes; a ladder that does not suit it refuses with a ValueError."""
+    for ladder, channels in product(ladders, CHANNELS):
+        with suppress(ValueError):
+            yield make(ladder, channels)
+
+
+def none_taken(ladders: Iterable[Sequence[int]]) -> str:
+    """Complain that every ladder was refused."""
+    tried = " or ".join(",".join(map(str, ladder)) for ladder in ladders)
+    return f"it takes none of the ladders {tried}: name one that it takes"
 
 
 def within(what: str, most: float, measure: Callable[[], float]) -> Finding:
