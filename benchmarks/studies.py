@@ -238,8 +238,8 @@ def row(record: records.Record) -> dict[str, Any]:
         "turns": ", ".join(f"{turn:.2g}" for turn in record.config["schedule"].get("turns", [])),
         "attenuation": method.attenuation,
         "flops": record.cost.sample_flops,
-        "floor": found[TRAIN].floor,  # type: ignore[attr-defined]
-        "held_out_floor": found[HELD_OUT].floor,  # type: ignore[attr-defined]
+        "floor": found[TRAIN].floor,
+        "held_out_floor": found[HELD_OUT].floor,
         TRAIN: found[TRAIN].value,
         HELD_OUT: found[HELD_OUT].value,
     }

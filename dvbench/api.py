@@ -106,7 +106,13 @@ class Sampler(ABC):
 
 
 class Dataset(ABC):
-    """Images of one size, split into a training and a held-out part that share no picture pixel for pixel."""
+    """Images of one size, split into a training and a held-out part that share no picture pixel for pixel.
+
+    ``channels`` tells the images' channel count before any is read, which a constructor does not do: costs are worked
+    out without data.
+    """
+
+    channels: int = 3
 
     def __init__(self, size: int) -> None:
         self.size = size

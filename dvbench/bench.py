@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import numpy as np
 import yaml
 from filelock import FileLock, Timeout
 
-from dvbench import evaluation
 from dvbench import record as records
 from dvbench.api import KINDS
 from dvbench.config import Config, resolve
+from dvbench.costs import network_cost, training_flops
+from dvbench.curve import of_metric
 from dvbench.environment import describe
 from dvbench.errors import UsageError
+from dvbench.evaluation import Judge
 from dvbench.files import told, write_text, write_whole
 from dvbench.interruption import Interruption
 from dvbench.measure.clock import peak_memory, reset_peak_memory
@@ -120,12 +123,16 @@ class Run:
 
     def do(self, before: Record | None, results: Path | None) -> Record:
         """Do what is left to do and return the finished record."""
-        work = Work(self.parts, self.directory, self.reporter, self.log, method_name(self.config))
+        parts = self.parts
+        judge = Judge(
+            parts.detector, self.config.detector, parts.dataset, self.config.seed, redraws=parts.network.exact
+        )
+        work = Work(parts, self.directory, self.reporter, self.log, method_name(self.config), judge)
         work.restore()  # before anything is written: a damaged checkpoint is bad input
         self._begin(before)
         try:
             with Interruption() as interruption:
-                self._work(work, interruption, results)
+                self._work(work, judge, interruption, results)
                 self._finish()
                 interruption.check()
         except BaseException as error:
@@ -168,28 +175,25 @@ class Run:
         write_text(self.directory.path / "config.yaml", yaml.safe_dump(config.to_json(), sort_keys=False))
         self.log.add(event="resumed" if before else "started", time=now())
 
-    def _work(self, work: Work, interruption: Interruption, results: Path | None) -> None:
+    def _work(self, work: Work, judge: Judge, interruption: Interruption, results: Path | None) -> None:
         """Train (or take the weights of a run in ``results`` with equal training inputs), sample, measure."""
         parts = self.parts
         counted = reset_peak_memory(parts.device)
         work.prepare()
-        cost: Json = evaluation.network_cost(parts.network, parts.process, self.config.sampling.steps, parts.device)
+        cost: Json = network_cost(parts.network, parts.process, self.config.sampling.steps, parts.device)
         training = work.train(interruption, results)
         self._note(method=self.record.method.model_dump() | {"trained_by": training.pop("trained_by")})
-        seen = training["train_images_per_level"]
-        cost |= training | {"train_flops_per_image": evaluation.training_flops(cost["forward_flops"], seen)}
+        flops_per_image = partial(training_flops, cost["forward_flops"], cost["backward_flops"])
+        cost |= training | {"train_flops_per_image": flops_per_image(training["train_images_per_level"])}
         samples, sampling = work.sample(interruption)
         cost |= sampling | {"peak_memory_bytes": peak_memory(parts.device) if counted else None}
         interruption.check()
-        dataset = parts.dataset
-        self.reporter.say(f"measuring against {len(dataset.held_out)} held-out images")
+        self.reporter.say(f"measuring against {len(parts.dataset.held_out)} held-out images")
         write_whole(self.directory.samples, lambda file: np.savez_compressed(file, samples=samples))
         write_whole(self.directory.picture, lambda file: file.write(contact_sheet(samples)))
-        real = (parts.detector, self.config.detector, dataset, len(samples), self.config.seed)
-        references = [evaluation.held_out(*real)]
-        if parts.network.exact:  # it redraws the training split, and that is what its error is to be held against
-            references.append(evaluation.training(*real))
-        metrics = evaluation.distances(parts.detector, samples, references)
+        metrics = judge(samples)
+        for metric in metrics:
+            metric["curve"] = of_metric(metric, work.curve.points, flops_per_image)
         self._note(cost=cost, metrics=metrics)
 
     def _stop(self, status: str) -> None:

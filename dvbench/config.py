@@ -56,6 +56,13 @@ class Sampling(Section):
     batch: int = Field(64, ge=1, description="images drawn at a time")
 
 
+class Evaluation(Section):
+    """Measuring while the network trains, with the metrics of the end."""
+
+    every: float = Field(gt=0, description="of the training budget, in its unit: images or seconds")
+    samples: int = Field(ge=2, description="images to draw each time")
+
+
 class Config(Section):
     """Everything that a run depends on. Each plugin section holds ``name`` and all of that plugin's options."""
 
@@ -77,6 +84,7 @@ class Config(Section):
     detector: dict[str, Any]
     training: Training
     sampling: Sampling
+    evaluation: Evaluation | None = Field(None, description="None: the network is measured at the end of training only")
 
     def plugin(self, kind: Kind) -> tuple[str, dict[str, Any]]:
         """Return the name and the options of the plugin chosen for ``kind``."""
@@ -84,8 +92,12 @@ class Config(Section):
         return section.pop("name"), section
 
     def to_json(self) -> dict[str, Any]:
-        """Return the whole resolved configuration in JSON's types."""
-        return self.model_dump(mode="json")
+        """Return the whole resolved configuration in JSON's types; without ``evaluation`` where there is none."""
+        # Runs are found again by a hash of this: what is not asked for must not rename them.
+        return self.model_dump(mode="json", exclude={"evaluation"} if self.evaluation is None else None)
+
+
+MODELS: Mapping[str, type[Section]] = {"training": Training, "sampling": Sampling, "evaluation": Evaluation}
 
 
 def benchmark_directory() -> Path:
@@ -137,6 +149,7 @@ def resolve(benchmark: str, overrides: Mapping[str, Any], registry: Registry) ->
         if key not in {f"{kind}.name" for kind in KINDS}:
             _put(content, key, value)
     _check_sections(content)
+    _complete_evaluation(content)
     if "ladder" in content and "basis" in content:
         _fit_ladder(content, registry, asked)
     for kind in KINDS:
@@ -184,13 +197,20 @@ def _put(content: dict[str, Any], key: str, value: Any) -> None:
         content[section] = value
         return
     held = content.get(section, {})
-    if not isinstance(held, dict) or section not in {*KINDS, "training", "sampling"}:
-        raise unknown("section", section, {*KINDS, "training", "sampling"})
+    if not isinstance(held, dict) or section not in {*KINDS, *MODELS}:
+        raise unknown("section", section, {*KINDS, *MODELS})
     held = {**held, option: value}
     # A budget replaces the other kind of budget: it is one choice.
     if section == "training" and option in {"images", "seconds"}:
         held.pop({"images": "seconds", "seconds": "images"}[option], None)
     content[section] = held
+
+
+def _complete_evaluation(content: dict[str, Any]) -> None:
+    """Let what is drawn while training be as many images as at the end, unless the user says otherwise."""
+    evaluation, sampling = content.get("evaluation"), content.get("sampling")
+    if isinstance(evaluation, dict) and isinstance(sampling, dict):
+        content["evaluation"] = {"samples": sampling.get("samples"), **evaluation}
 
 
 def _check_ladder(ladder: Any) -> None:
@@ -235,8 +255,8 @@ def _sentence(error: ValidationError) -> UsageError:
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         section, dot, option = where.rpartition(".")
-        models: dict[str, type[BaseModel]] = {"": Config, "training": Training, "sampling": Sampling}
-        return unknown(f"option of {section}" if dot else "option", option, models[section].model_fields)
+        model = MODELS[section] if dot else Config
+        return unknown(f"option of {section}" if dot else "option", option, model.model_fields)
     message = first["msg"].removeprefix("Value error, ")
     given = "" if first["type"] in {"missing", "value_error"} else f", not {first['input']!r}"
     return UsageError(f"{where}: {message[0].lower()}{message[1:]}{given}" if where else message)

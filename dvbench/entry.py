@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ OPTIONS = {
     "threads": "threads",
     "precision": "precision",
     "data": "dataset.data",
+    "eval_every": "evaluation.every",
 }
 
 
@@ -43,7 +44,7 @@ def overrides(options: Mapping[str, Any], settings: Mapping[str, Any] | None = N
     """Return the dotted keys that the command's ``options`` (None: not given) and its --set ``settings`` stand for."""
     for name in options:
         if name not in OPTIONS:
-            raise unknown("option of run", name, [*OPTIONS, "set", "results", "baseline", "fresh"])
+            raise unknown("option of run", name, [*OPTIONS, "set", "results", "baseline", "seeds", "fresh"])
     if options.get("train_images") is not None and options.get("train_seconds") is not None:
         raise UsageError("--train-images and --train-seconds are two budgets: give one of them")
     given = {OPTIONS[name]: value for name, value in options.items() if value is not None}
@@ -62,16 +63,27 @@ def configurations(benchmark: str, given: Mapping[str, Any], *, baseline: bool) 
     return [asked] if first == asked else [first, asked]
 
 
+def rounds(benchmark: str, given: Mapping[str, Any], *, baseline: bool, seeds: int = 1) -> Iterator[list[Config]]:
+    """Yield what to run with each of ``seeds`` seeds, from the one asked for on."""
+    if seeds < 1:
+        raise UsageError(f"--seeds {seeds} is no number of seeds: give 1 or more")
+    first = configurations(benchmark, given, baseline=baseline)
+    yield first
+    for seed in range(first[-1].seed + 1, first[-1].seed + seeds):
+        yield [config.model_copy(update={"seed": seed}) for config in first]
+
+
 def run(
     benchmark: str,
     *,
     results: str | Path = "results",
     baseline: bool = False,
+    seeds: int = 1,
     fresh: bool = False,
     reporter: Reporter | None = None,
     **options: Any,
 ) -> Record:
-    """Do what ``dvbench run`` does and return the asked run's record.
+    """Do what ``dvbench run`` does and return the asked run's record, with several ``seeds`` that of the last.
 
     ``options`` are the command's, with underscores: ``run("cats", basis="haar", train_seconds=60,
     set={"backbone.width": 64})``. Raises dvbench.errors.UsageError for bad input.
@@ -81,13 +93,19 @@ def run(
 
     reporter = reporter or Reporter()
     settings = options.pop("set", None)
-    configs = configurations(benchmark, overrides(options, settings), baseline=baseline)
-    *_, (_, record) = conduct(configs, Path(results), reporter, fresh=fresh)
+    for configs in rounds(benchmark, overrides(options, settings), baseline=baseline, seeds=seeds):
+        *_, (_, record) = conduct(configs, Path(results), reporter, fresh=fresh)
     return record
 
 
-def compare(paths: Sequence[str | Path] | None = None, *, results: str | Path = "results") -> Comparison:
+def compare(
+    paths: Sequence[str | Path] | None = None,
+    *,
+    results: str | Path = "results",
+    against: str | Path | None = None,
+    at: str | None = None,
+) -> Comparison:
     """Do what ``dvbench compare`` does: set the records of benchmarks, runs or directories side by side."""
     from dvbench.report.compare import compare as compare_records
 
-    return compare_records(paths, Path(results))
+    return compare_records(paths, Path(results), against=against, at=at)

@@ -13,7 +13,14 @@ from typing import Any
 import torch
 
 from dvbench.errors import UsageError
+from dvbench.offers import source_digest
 
+# What tells of runs but decides nothing about them: a change there leaves their records comparable.
+APART = (
+    *("cli", "report", "testing"),
+    *("dryrun.py", "entry.py", "known.py", "listing.py", "pytest_plugin.py", "scaffold.py"),
+    *("migrations.py", "record.py", "schema.py"),
+)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -60,6 +67,7 @@ def describe(
         "torch": torch.__version__,
         "plugins": dict(plugins),
         "plugin_code": dict(code),
+        "code": program_digest(),
         "git_commit": commit,
         "git_dirty": dirty,
         "device": device.type,
@@ -69,6 +77,11 @@ def describe(
         "platform": platform.platform(),
         "torchvision": metadata.version("torchvision"),
     }
+
+
+def program_digest() -> str:
+    """Return the SHA-256 of the part of dvbench's source that decides what a run does."""
+    return source_digest("dvbench", without=APART)
 
 
 def device_name(device: torch.device) -> str | None:

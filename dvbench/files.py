@@ -27,12 +27,12 @@ def told(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}:
             raise WorkError(
-                f"no space is left to write {path}: free some, or choose another place with --results; "
-                "the same command then goes on from the last checkpoint"
+                f"no space is left to write {path}: free some, or choose another place (--results, --out); "
+                "an unfinished run goes on from its last checkpoint"
             ) from error
         raise UsageError(
-            f"{path} cannot be written ({error.strerror or error}): make it writable, or choose another place with "
-            "--results (for the cache, with DVBENCH_CACHE)"
+            f"{path} cannot be written ({error.strerror or error}): make it writable, or choose another place "
+            "(--results, --out; for the cache, DVBENCH_CACHE)"
         ) from error
 
 

@@ -57,8 +57,11 @@ def package(target: type | str) -> str:
 
 
 @functools.cache  # what runs is what was loaded, whatever the file has become
-def source_digest(package: str) -> str:
-    """Return the SHA-256 of all Python source of a top-level package or module, of nothing where there is no file."""
+def source_digest(package: str, without: tuple[str, ...] = ()) -> str:
+    """Return the SHA-256 of all Python source of a top-level package or module, of nothing where there is no file.
+
+    What lies at the package's top under a name of ``without`` is left out.
+    """
     try:
         spec = find_spec(package)
     except (ImportError, ValueError):  # made in the running program
@@ -70,6 +73,8 @@ def source_digest(package: str) -> str:
         if not roots and spec.has_location and spec.origin:
             files = [(Path(spec.origin).parent, Path(spec.origin))]
         for root, file in files:
+            if file.relative_to(root).parts[0] in without:
+                continue
             found.update(f"{file.relative_to(root).as_posix()}\0".encode() + file.read_bytes() + b"\0")
     return found.hexdigest()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,17 +13,16 @@ import numpy.typing as npt
 import torch
 
 from dvbench import checkpoint
+from dvbench.curve import Curve, Measure
+from dvbench.drawing import Drawing, batches
 from dvbench.environment import autocast
 from dvbench.errors import DvbenchError, UsageError, WorkError
-from dvbench.guard import NotFiniteError
 from dvbench.interruption import Interruption
-from dvbench.measure.clock import LevelClock
-from dvbench.prediction import DataRange, data_moments, data_range, to_float
-from dvbench.process import Process
+from dvbench.measure.energy import EnergyMeter, total
+from dvbench.prediction import DataRange, data_range, to_float
 from dvbench.progress import Reporter
 from dvbench.randomness import seed_of
 from dvbench.rundir import Log, RunDirectory, trained
-from dvbench.sampling import Denoiser, draw
 from dvbench.setup import Parts
 from dvbench.training import Progress, Trainer, under
 
@@ -31,11 +31,17 @@ Held: TypeAlias = tuple[dict[str, torch.Tensor], Json]
 
 
 class Work:
-    """Trains and samples the network of ``parts`` in ``directory``, calling the method ``name`` in what it tells."""
+    """Trains and samples the network of ``parts`` in ``directory``, calling the method ``name`` in what it tells.
 
-    def __init__(self, parts: Parts, directory: RunDirectory, reporter: Reporter, log: Log, name: str) -> None:
+    ``measure`` turns samples into metrics. ``curve`` holds those of the network while it trained, where asked for.
+    """
+
+    def __init__(
+        self, parts: Parts, directory: RunDirectory, reporter: Reporter, log: Log, name: str, measure: Measure
+    ) -> None:
         self.parts, self.config, self.directory = parts, parts.config, directory
-        self.reporter, self.log, self.name = reporter, log, name
+        self.reporter, self.log, self.name, self.measure = reporter, log, name, measure
+        self.curve = Curve(self.config.evaluation, self.config.training)
         self.autocast = autocast(parts.device, self.config.precision)
         self.weights: Held | None = None
         self.training: Held | None = None
@@ -79,6 +85,7 @@ class Work:
         tensors, state = self.weights
         _load(self.directory.weights, lambda: self._take(tensors))
         self.limits = _limits(state)
+        self.curve.points = state.get("curve", [])
         if not self.directory.weights.exists():
             checkpoint.write(self.directory.weights, tensors, state)
         return {**state["cost"], "trained_by": state["trained_by"]}
@@ -108,6 +115,7 @@ class Work:
             "train_seconds": 0.0,
             "train_images": 0,
             "train_images_per_level": [0] * (parts.process.K + 1),
+            "train_energy_joules": None,
         }
         if any(parameter.requires_grad for parameter in parts.network.parameters()):
             torch.manual_seed(seed_of(config.seed, "network"))  # what the network itself draws, such as dropout
@@ -123,41 +131,68 @@ class Work:
                 self.autocast,
                 loss_scaling=config.precision == "fp16",
             )
+            joules: float | None = 0.0
             if self.training:
                 tensors, state = self.training
                 _load(self.directory.training, lambda: trainer.load(tensors, state["trainer"]))
+                self.curve.points, joules = state.get("curve", []), state.get("joules")
                 self.training = None  # as large as three networks, and no longer needed
                 self.reporter.say(f"going on after {trainer.progress.images} training images")
-            cost = self._teach(trainer, interruption)
+            cost = self._teach(trainer, interruption, joules)
             parts.network.load_state_dict(trainer.ema.state_dict())
         limits = self.limits.to_json()
         learned = parts.process.basis.state() if hasattr(parts.process.basis, "state") else {}
         held = {f"network.{name}": value for name, value in parts.network.state_dict().items()}
         held |= {f"basis.{name}": value for name, value in learned.items()}
-        self._write(self.directory.weights, held, limits=limits, cost=cost, trained_by=None)
+        self._write(self.directory.weights, held, limits=limits, cost=cost, curve=self.curve.points, trained_by=None)
         return {**cost, "trained_by": None}
 
-    def _teach(self, trainer: Trainer, interruption: Interruption) -> Json:
-        """Train to the end of the budget, with a checkpoint every now and then and at an interruption."""
+    def _teach(self, trainer: Trainer, interruption: Interruption, joules: float | None) -> Json:
+        """Train to the end of the budget, with a checkpoint every now and then and at an interruption.
+
+        ``joules`` are those of the training so far, None where they are not known.
+        """
         saved = logged = time.monotonic()
         first = (trainer.progress.images, trainer.progress.seconds)
+        meter = EnergyMeter(self.parts.device)
+
+        def keep() -> None:
+            nonlocal saved
+            state = {"limits": self.limits.to_json(), "trainer": trainer.state(), "joules": joules}
+            self._write(self.directory.training, trainer.tensors(), **state, curve=self.curve.points)
+            self.log.write()
+            saved = time.monotonic()
 
         def after_step(progress: Progress) -> None:
-            nonlocal saved, logged
+            nonlocal logged, joules
             speed = (progress.images - first[0]) / max(progress.seconds - first[1], 1e-9)
             update(trainer.fraction(), f"loss {progress.loss:.4f}, {speed:.0f} images/s")
-            if time.monotonic() - logged > 1.0 or trainer.fraction() >= 1.0:
+            done = trainer.fraction() >= 1.0
+            if time.monotonic() - logged > 1.0 or done:
                 logged = time.monotonic()
+                meter.joules()  # a processor's counter begins anew after minutes: it must be looked at meanwhile
                 self.log.add(event="training", images=progress.images, seconds=progress.seconds, loss=progress.loss)
-            if interruption.asked or time.monotonic() - saved > self.config.training.checkpoint_seconds:
-                state = {"limits": self.limits.to_json(), "trainer": trainer.state()}
-                self._write(self.directory.training, trainer.tensors(), **state)
-                self.log.write()
-                saved = time.monotonic()
-                interruption.check()
+            due = self.curve.due(progress) and not done
+            late = time.monotonic() - saved > self.config.training.checkpoint_seconds
+            if due or late or interruption.asked or done:
+                joules = total([joules, meter.joules()])
+                if not done:
+                    keep()
+                    interruption.check()
+                if due:
+                    evaluate()
+                meter.start()
+
+        def evaluate() -> None:
+            update(trainer.fraction(), "measuring")
+            self._evaluate(trainer, interruption)
+            keep()
 
         with self.reporter.task(f"training {self.name}") as update:
             try:
+                if self.curve.due(trainer.progress):  # an interruption came before it was done
+                    evaluate()
+                meter.start()
                 trainer.train(after_step)
             except WorkError:  # it diverged: unless the basis is at fault, by itself
                 with self.parts.guard.search():
@@ -170,88 +205,58 @@ class Work:
             "train_seconds": progress.seconds,
             "train_images": progress.images,
             "train_images_per_level": progress.images_per_level,
+            "train_energy_joules": joules,
         }
+
+    def _evaluate(self, trainer: Trainer, interruption: Interruption) -> None:
+        """Add to the curve what the averaged weights are worth now."""
+        assert self.config.evaluation is not None
+        drawing = Drawing(self.parts, trainer.ema, self.limits)
+        drawing.denoiser.before_call = interruption.check
+        drawn = [
+            drawing.draw(indices)[0] for indices in batches(self.config.evaluation.samples, self.config.sampling.batch)
+        ]
+        metrics = self.measure(np.concatenate(drawn))
+        self.curve.add(trainer.progress, metrics)
+        told = {metric["name"]: metric["value"] for metric in reversed(metrics)}
+        self.log.add(event="evaluated", images=trainer.progress.images, seconds=trainer.progress.seconds, **told)
 
     def sample(self, interruption: Interruption) -> tuple[npt.NDArray[np.uint8], Json]:
         """Draw all samples and return them with what they cost; each batch drawn survives an interruption."""
-        parts, options = self.parts, self.config.sampling
-        denoiser = Denoiser(
-            parts.network.eval(),
-            self._matched(),
-            self.config.prediction,
-            self.limits,
-            self.autocast,
-            LevelClock(parts.device),
-        )
-        done = sum(len(tensors["samples"]) for tensors, _ in self.drawn)
-        if done < options.samples:
-            self._warm_up(denoiser)
-        calls = 0
-
-        def before_call() -> None:
-            nonlocal calls
-            interruption.check()
-            share = min(options.batch, options.samples - done) / options.samples
-            update(done / options.samples + share * calls / options.steps, f"{options.samples} images")
-            calls += 1
-
-        denoiser.before_call = before_call
+        options = self.config.sampling
+        drawing = Drawing(self.parts, self.parts.network, self.limits)
+        left = batches(options.samples, options.batch, sum(len(tensors["samples"]) for tensors, _ in self.drawn))
+        if left:
+            drawing.warm_up(len(left[0]))
+        meter = EnergyMeter(self.parts.device)
         with self.reporter.task(f"sampling {self.name}") as update:
-            while done < options.samples:
-                calls = 0
-                indices = range(done, min(done + options.batch, options.samples))
-                started = time.perf_counter()
-                images = self._draw(denoiser, indices)
-                cost = {"seconds": time.perf_counter() - started, "levels": self._spent(denoiser.clock)}
+            for indices in left:
+                calls = itertools.count()
+
+                def before_call(indices: range = indices, calls: Iterator[int] = calls) -> None:
+                    interruption.check()
+                    done = indices.start + len(indices) * next(calls) / options.steps
+                    update(done / options.samples, f"{options.samples} images")
+
+                drawing.denoiser.before_call = before_call
+                meter.start()
+                images, cost = drawing.draw(indices)
+                cost["joules"] = meter.joules()
                 batch = {"samples": torch.from_numpy(images)}
-                self._write(self.directory.batch(done), batch, **cost)
+                self._write(self.directory.batch(indices.start), batch, **cost)
                 self.drawn.append((batch, cost))
-                done += len(images)
             update(1.0, f"{options.samples} images")
+        costs = [cost for _, cost in self.drawn]
+        sizes = [len(tensors["samples"]) for tensors, _ in self.drawn]
         return np.concatenate([tensors["samples"].numpy() for tensors, _ in self.drawn]), {
-            "sample_seconds": sum(cost["seconds"] for _, cost in self.drawn),
-            "samples": done,
-            "seconds_per_level": np.sum([cost["levels"] for _, cost in self.drawn], axis=0).tolist(),
+            "sample_seconds": sum(cost["seconds"] for cost in costs),
+            "samples": sum(sizes),
+            "seconds_per_level": np.sum([cost["levels"] for cost in costs], axis=0).tolist(),
+            "sample_batches": [
+                {"samples": size, "seconds": cost["seconds"]} for size, cost in zip(sizes, costs, strict=True)
+            ],
+            "sample_energy_joules": total([cost["joules"] for cost in costs]),
         }
-
-    def _draw(self, denoiser: Denoiser, indices: Sequence[int]) -> npt.NDArray[np.uint8]:
-        """Draw the samples with these indices; if some are not finite, once more, to see where that begins."""
-
-        def drawn() -> npt.NDArray[np.uint8]:
-            parts = self.parts
-            return draw(parts.sampler, denoiser, self.config.sampling.steps, self.config.seed, indices, parts.device)
-
-        try:
-            return drawn()
-        except NotFiniteError:
-            with self.parts.guard.search():
-                drawn()
-            raise
-
-    def _matched(self) -> Process:
-        """Return the process with its start and jumps as the configuration asks."""
-        start, jump = self.config.start == "matched", self.config.jump == "matched"
-        process = self.parts.process
-        if not (start or jump):
-            return process
-        return process.matching(data_moments(process, self.parts.dataset.train), start=start, jump=jump)
-
-    def _spent(self, clock: LevelClock) -> list[float]:
-        """Return the seconds of each level since the last call."""
-        spent = [clock.seconds.get(level, 0.0) for level in range(self.parts.process.K + 1)]
-        clock.seconds.clear()
-        return spent
-
-    def _warm_up(self, denoiser: Denoiser) -> None:
-        """Call the network once a level before the clock runs: libraries choose and build their kernels then."""
-        process, sampling = self.parts.process, self.config.sampling
-        batch = min(sampling.batch, sampling.samples)
-        with torch.inference_mode():
-            for level, side in enumerate(process.ladder):
-                x = torch.zeros(batch, denoiser.network.channels, side, side, device=self.parts.device)
-                denoiser(x, process.T, level)
-        denoiser.clock.stop()
-        denoiser.clock.seconds.clear()
 
 
 def _limits(state: Mapping[str, Any]) -> DataRange:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from dvbench import record as records
-from dvbench.api import KINDS, Basis, Dataset, Detector, Kind, Sampler
+from dvbench.api import KINDS, Dataset, Detector, Kind, Sampler
 from dvbench.backbone import Backbone
 from dvbench.config import Config
+from dvbench.design import create, design
 from dvbench.environment import choose_device, choose_precision, device_name
-from dvbench.errors import UsageError
-from dvbench.guard import Guard, WatchedBasis, WatchedDetector, WatchedSampler
+from dvbench.guard import Guard, WatchedDetector
 from dvbench.prediction import to_float
 from dvbench.process import Process
-from dvbench.randomness import seed_of
 from dvbench.registry import Registry, version
 
 MOST_TO_FIT = 10_000  # training images that a basis learns from; splits are in random order
@@ -75,40 +73,17 @@ def assemble(config: Config, registry: Registry) -> Parts:
     if config.threads is not None:
         torch.set_num_threads(config.threads)
 
-    def create(kind: str, **context: object) -> Any:
-        name, options = config.plugin(kind)  # type: ignore[arg-type]
-        return registry.create(kind, name, context, options)
-
     guard = Guard({kind: registry.label(kind, config.plugin(kind)[0]) for kind in KINDS})
-    sampler: Sampler = WatchedSampler(create("sampler"), guard)
-    detector: Detector = WatchedDetector(create("detector"), guard)
-    dataset = guard.dataset(create("dataset", size=config.ladder[0]), config.ladder[0])
-    channels = dataset.train.shape[-1]
-    basis: Basis = WatchedBasis(create("basis", ladder=config.ladder, channels=channels), guard)
-    if fit := getattr(basis, "fit", None):
+    detector: Detector = WatchedDetector(create(config, registry, "detector"), guard)
+    dataset = guard.dataset(create(config, registry, "dataset", size=config.ladder[0]), config.ladder[0])
+    made = design(config, registry, guard, dataset.train.shape[-1], torch.device("cpu"))
+    if fit := getattr(made.process.basis, "fit", None):
         fit(to_float(dataset.train[:MOST_TO_FIT], torch.device("cpu")))
-    schedule = create("schedule", ladder=config.ladder, steps=config.steps)
-    try:
-        process = Process(basis, schedule)
-    except (ValueError, TypeError, AttributeError) as error:  # a stranger's schedule may lack anything
-        raise UsageError(f"{guard.labels['schedule']}: {error}") from error
-    try:
-        process.times(config.sampling.steps)
-    except ValueError as error:
-        raise UsageError(f"--sample-steps: {error}") from error
-    # The network's first weights come from the seed, and nobody else's random numbers are touched.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(config.seed, "weights"))
-        network: Backbone = guard.network(create("backbone", ladder=config.ladder, channels=channels))
-    if sampler.uses_uncertainty and not hasattr(network, "uncertainty"):
-        raise UsageError(
-            f"sampler {config.plugin('sampler')[0]}, as it is set, needs a network that knows how sure it is, and "
-            f"{config.plugin('backbone')[0]} does not: take --backbone perfect, or another setting of the sampler"
-        )
     plugins = registry.versions(chosen(config)) | {"dvbench": version("dvbench")}
     code = registry.code(chosen(config))
     inputs = train_hash(config, dataset.fingerprint, registry)
-    return Parts(config, device, guard, plugins, code, dataset, process, network.to(device), sampler, detector, inputs)
+    network = made.network.to(device)
+    return Parts(config, device, guard, plugins, code, dataset, made.process, network, made.sampler, detector, inputs)
 
 
 def train_hash(config: Config, fingerprint: str, registry: Registry) -> str:
@@ -117,8 +92,11 @@ def train_hash(config: Config, fingerprint: str, registry: Registry) -> str:
     What a budget in seconds buys depends on the machine too.
     """
     inputs = config.to_json()
-    for irrelevant in ("benchmark", "sampler", "sampling", "detector", "threads", "start", "jump"):
-        del inputs[irrelevant]
+    irrelevant = ["benchmark", "threads"]
+    if config.evaluation is None:  # what is drawn and measured while a network trains belongs to its training
+        irrelevant += ["sampler", "sampling", "detector", "start", "jump"]
+    for key in irrelevant:
+        del inputs[key]
     del inputs["training"]["checkpoint_seconds"]
     inputs["dataset"] = fingerprint
     kinds: tuple[Kind, ...] = ("basis", "schedule", "backbone")

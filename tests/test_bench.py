@@ -67,15 +67,21 @@ def test_the_record_says_what_was_run_and_what_it_cost(tiny):
     assert cost.sample_flops == sum(f * n for f, n in zip(cost.forward_flops, cost.steps_per_level, strict=True))
     seen = cost.train_images_per_level
     assert sum(seen) == cost.train_images == 64
-    expected = 3 * sum(f * n for f, n in zip(cost.forward_flops, seen, strict=True)) / 64
+    passes = zip(cost.forward_flops, cost.backward_flops, seen, strict=True)
+    expected = sum((there + back) * n for there, back, n in passes) / 64
     assert cost.train_flops_per_image == pytest.approx(expected)
     assert 0 < sum(cost.seconds_per_level) <= cost.sample_seconds
     assert cost.peak_memory_bytes > 1e7
     assert "aten::group_norm" in cost.uncounted_ops
-    assert [metric.name for metric in record.metrics] == ["fd", "kid"]
-    for metric in record.metrics:
-        assert (metric.n, metric.low, metric.resize) == (6, None, "bicubic antialiased to 32 px")
-        assert metric.floor > 0 or metric.name == "kid"  # KID is unbiased: it may fall below 0
+    assert sum(batch["samples"] for batch in cost.sample_batches) == 6
+    assert sum(batch["seconds"] for batch in cost.sample_batches) == cost.sample_seconds
+    assert [metric.name for metric in record.metrics] == ["fd", "fd_inf", "kid", "lsd"]
+    *seen, lsd = record.metrics
+    for metric in seen:
+        assert (metric.n, metric.resize) == (6, "bicubic antialiased to 32 px")
+        assert metric.floor >= 0 or metric.name == "kid"  # KID is unbiased: it may fall below 0
+    assert (lsd.detector, lsd.resize, len(lsd.power)) == (None, None, len(lsd.frequencies))
+    assert len(record.environment.code) == 64
     assert record.environment.plugins.keys() == {"dvbench"}
 
 
@@ -138,6 +144,62 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tiny, monkeypatch):
     assert len(resumed.resumed) == 1
     assert resumed.method.trained_by is None
     assert np.array_equal(samples(tiny, resumed), samples(tiny, whole))
+
+
+def test_metrics_are_measured_while_training_where_asked_for_and_training_is_none_the_worse(tiny):
+    plain = run(tiny)
+    record = run(tiny, eval_every=16)
+    assert record.config["evaluation"] == {"every": 16, "samples": 6}
+    assert "evaluation" not in plain.config
+    each = record.cost.train_flops_per_image
+    for metric in record.metrics:
+        assert [point["train_images"] for point in metric.curve] == [16, 32, 48]
+        assert [point["n"] for point in metric.curve] == [6, 6, 6]
+        assert [point["train_flops"] for point in metric.curve] == pytest.approx([16 * each, 32 * each, 48 * each])
+        assert all(point["value"] != metric.value for point in metric.curve)
+    seconds = [point["train_seconds"] for point in record.metrics[0].curve]
+    assert 0 < seconds[0] < seconds[1] < seconds[2] < record.cost.train_seconds
+    assert np.array_equal(samples(tiny, record), samples(tiny, plain))
+    assert [metric.curve for metric in plain.metrics] == [[]] * len(plain.metrics)
+
+
+def test_an_interrupted_curve_goes_on_to_the_same_points(tiny, monkeypatch):
+    whole = run(tiny, eval_every=16)
+    original, drawn = Ancestral.sample, []
+
+    def interrupted(self, denoise, process, noise, steps):
+        drawn.append(len(noise.generators))
+        if len(drawn) == 4:  # the second batch of the second point
+            raise KeyboardInterrupt
+        return original(self, denoise, process, noise, steps)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ancestral, "sample", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny, eval_every=16, fresh=True)
+    resumed = run(tiny, eval_every=16)
+    assert len(resumed.resumed) == 1
+    for mine, its in zip(resumed.metrics, whole.metrics, strict=True):
+        assert [point["value"] for point in mine.curve] == [point["value"] for point in its.curve]
+
+
+def test_what_is_measured_while_training_belongs_to_the_training(tiny):
+    first = run(tiny, eval_every=32)
+    other = run(tiny, eval_every=32, sample_steps=3)
+    assert other.method.trained_by is None
+    assert [len(metric.curve) for metric in other.metrics] == [1] * len(first.metrics)
+    assert run(tiny, eval_every=32, set={"sampling.batch": 4}).run_id == first.run_id
+
+
+def test_several_seeds_are_as_many_runs_each_with_its_baseline(tiny):
+    last = run(tiny, baseline=True, seeds=2, seed=3)
+    found = [records.read(path) for path in (tiny.parent / "results").rglob("record.json")]
+    assert {(record.method.basis, record.seed) for record in found} == {
+        ("identity", 3), ("identity", 4), ("dct", 3), ("dct", 4),
+    }  # fmt: skip
+    assert (last.method.basis, last.seed) == ("dct", 4)
+    hashes = {record.method.train_hash for record in found}
+    assert len(hashes) == 4
 
 
 def test_an_interrupted_sampling_goes_on_with_the_next_batch(tiny, monkeypatch):

@@ -60,7 +60,7 @@ def test_run_then_compare(tiny):
 
 def test_dry_run_prints_what_would_run_and_writes_nothing(tiny):
     run = dvbench("run", tiny, "--seed", "7", "--dry-run", "--json", cwd=tiny.parent)
-    assert json.loads(run.stdout)["seed"] == 7
+    assert json.loads(run.stdout)["config"]["seed"] == 7
     assert not (tiny.parent / "results").exists()
 
 

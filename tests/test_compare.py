@@ -1,4 +1,3 @@
-import io
 import json
 import subprocess
 import sys
@@ -6,19 +5,17 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from hypothesis import given
-from hypothesis import strategies as st
 from records import DDPM, raw, save
-from rich.console import Console
 
 import dvbench
 from dvbench.cli.compare import compare as command
 from dvbench.errors import UsageError
 from dvbench.record import Record
-from dvbench.report.compare import NO_BASELINE, compare, label
-from dvbench.report.table import NONE, count, duration, significant, tables
+from dvbench.report.compare import NO_BASELINE, compare
+from dvbench.report.labels import label
 
 KEYS = ["run_id", "benchmark", "method", "cost", "metrics", "ratios", "baseline", "comparable", "why_not"]
+RATIOS = ["sample_flops", "train_flops_per_image", "sample_seconds", "train_seconds"]
 SLOW = {"cost.sample_flops": 250_000_000, "cost.train_flops_per_image": 10_000_000, "cost.train_seconds": 150.0}
 
 
@@ -33,12 +30,6 @@ def rows(*paths, results):
     return {row["run_id"]: row for row in compare(paths, results).to_json()}
 
 
-def drawn(comparison, width=100):
-    console = Console(file=io.StringIO(), width=width)
-    console.print(tables(comparison))
-    return console.file.getvalue()
-
-
 def test_ratios_are_baseline_over_run_and_seconds_count_per_image(results):
     found = rows(results=results)
     assert found["dct"]["ratios"] == {
@@ -46,8 +37,9 @@ def test_ratios_are_baseline_over_run_and_seconds_count_per_image(results):
         "train_flops_per_image": 2.0,
         "sample_seconds": 2.0,
         "train_seconds": 1.5,
+        "intervals": {},
     }
-    assert found["ddpm"]["ratios"] == dict.fromkeys(found["dct"]["ratios"], 1.0)
+    assert found["ddpm"]["ratios"] == dict.fromkeys(found["dct"]["ratios"], 1.0) | {"intervals": {}}
     assert [found["dct"][key] for key in ("baseline", "comparable", "why_not")] == [False, True, None]
     assert [found["ddpm"][key] for key in ("baseline", "comparable", "why_not")] == [True, True, None]
 
@@ -55,9 +47,10 @@ def test_ratios_are_baseline_over_run_and_seconds_count_per_image(results):
 def test_json_has_the_contract_s_keys_and_raw_values(results):
     (row,) = (row for row in compare(None, results).to_json() if row["run_id"] == "dct")
     assert list(row) == KEYS
-    assert {key: row[key] for key in ("method", "cost", "metrics")} == {
-        key: raw()[key] for key in ("method", "cost", "metrics")
-    }
+    assert {key: row[key] for key in ("method", "cost")} == {key: raw()[key] for key in ("method", "cost")}
+    (metric,), (told,) = raw()["metrics"], row["metrics"]
+    assert metric == {key: told[key] for key in metric}
+    assert set(told) - set(metric) == {"group", "against"}
     assert json.loads(json.dumps(row, allow_nan=False)) == row
 
 
@@ -72,6 +65,7 @@ def test_a_ratio_without_both_costs_is_null(tmp_path, run, value):
         "train_flops_per_image": 1.0,
         "sample_seconds": None,
         "train_seconds": None,
+        "intervals": {},
     }
 
 
@@ -80,7 +74,7 @@ def test_without_ddpm_nothing_is_compared(tmp_path):
     save(tmp_path, **DDPM, benchmark="faces")  # another benchmark's does not count
     found = rows(results=tmp_path)["dct"]
     assert (found["comparable"], found["why_not"]) == (False, NO_BASELINE)
-    assert set(found["ratios"].values()) == {None}
+    assert found["ratios"] == dict.fromkeys(RATIOS) | {"intervals": {}}
 
 
 @pytest.mark.parametrize(
@@ -128,6 +122,15 @@ def test_runs_with_different_versions_of_a_plugin_are_told_of(tmp_path):
     assert rows(results=tmp_path)["later"]["why_not"] == "not comparable with ddpm: dvbench is 0.2.0, not 0.1.0"
 
 
+def test_runs_by_different_code_are_not_comparable_and_what_a_record_does_not_tell_is_no_reason(tmp_path):
+    save(tmp_path, **DDPM, **{"environment.code": "a" * 64})
+    save(tmp_path, run_id="other", **{"environment.code": "b" * 64})
+    save(tmp_path, run_id="older", **{"method.basis": "haar"})
+    found = rows(results=tmp_path)
+    assert found["other"]["why_not"] == "not comparable with ddpm: dvbench's own code is bbbbbbbb, not aaaaaaaa"
+    assert found["older"]["comparable"] is True
+
+
 def test_a_metric_that_only_one_run_has_hinders_nothing(tmp_path):
     metrics = raw()["metrics"]
     save(tmp_path, run_id="dct", metrics=[*metrics, metrics[0] | {"name": "kid", "n": 3}])
@@ -142,7 +145,6 @@ def test_a_metric_that_only_one_run_has_hinders_nothing(tmp_path):
         {"method.sampler": "ddim"},
         {"method.sample_steps": 10},
         {"method.prediction": "v"},
-        {"seed": 1},
         {"config": {"training": {"images": 7}}},
         {"finished": "2025-01-01T00:00:00+00:00"},
         {"environment.threads": 8},
@@ -161,7 +163,7 @@ def test_a_comparable_baseline_goes_before_a_like_one(tmp_path):
     save(tmp_path, **DDPM | {"run_id": "elsewhere", "environment.device_name": "a GPU"})
     save(tmp_path, **DDPM | {"run_id": "here", "seed": 5, "method.sampler": "ddim"})
     comparison = compare(None, tmp_path)
-    assert comparison.frame.set_index("run_id").loc["dct", "against"] == "here"
+    assert comparison.frame.set_index("run_ids").loc["dct", "against"] == "here"
 
 
 def test_every_ddpm_run_is_its_own_baseline(tmp_path):
@@ -169,7 +171,52 @@ def test_every_ddpm_run_is_its_own_baseline(tmp_path):
         save(tmp_path, **DDPM | {"run_id": f"ddpm{seed}", "seed": seed, "cost.train_seconds": None})
     for row in compare(None, tmp_path).to_json():
         assert row["baseline"] is True
-        assert set(row["ratios"].values()) == {1.0}
+        assert row["ratios"] == dict.fromkeys(RATIOS, 1.0) | {"intervals": {}}
+
+
+def test_what_was_trained_with_the_same_seeds_is_likest(tmp_path):
+    save(tmp_path, run_id="dct", seed=3)
+    save(tmp_path, **DDPM | {"run_id": "same", "seed": 3, "config": {"more": 1}})
+    save(tmp_path, **DDPM | {"run_id": "other", "seed": 4, "config": {"more": 2}})
+    assert rows(results=tmp_path)["dct"]["metrics"][0]["against"]["run_ids"] == ["same"]
+
+
+# A run of one's own choice to hold all against.
+
+
+def test_all_is_held_against_the_run_that_is_asked_for(results):
+    save(results, run_id="haar", **{"method.basis": "haar", "cost.sample_flops": 50_000_000})
+    for against in ("haar", results / "cats" / "haar"):
+        found = {row["run_id"]: row for row in compare("cats", results, against=against).to_json()}
+        assert [found[name]["baseline"] for name in ("haar", "dct", "ddpm")] == [True, False, False]
+        assert [found[name]["ratios"]["sample_flops"] for name in ("haar", "dct", "ddpm")] == [1.0, 0.5, 0.2]
+        assert found["ddpm"]["metrics"][0]["against"]["run_ids"] == ["haar"]
+
+
+def test_the_run_to_hold_against_need_not_be_among_those_asked_for(results):
+    found = {row["run_id"] for row in compare("dct", results, against="ddpm").to_json()}
+    assert found == {"dct", "ddpm"}
+
+
+def test_a_run_to_hold_against_brings_its_other_seeds_where_they_are_among_the_runs(results):
+    save(results, run_id="ddpm-1", seed=1, **{key: DDPM[key] for key in DDPM if key != "run_id"}, **SLOW)
+    (dct,) = (row for row in compare(None, results, against="ddpm").to_json() if row["run_id"] == "dct")
+    assert dct["metrics"][0]["against"]["run_ids"] == ["ddpm", "ddpm-1"]
+
+
+def test_runs_of_other_benchmarks_are_named_as_such(results):
+    save(results, run_id="face", benchmark="faces")
+    (face,) = (row for row in compare(None, results, against="ddpm").to_json() if row["run_id"] == "face")
+    assert face["why_not"] == "not comparable with ddpm: benchmark is faces, not cats"
+
+
+def test_a_run_to_hold_against_is_one_and_finished(results):
+    save(results, run_id="half", status="failed", finished=None)
+    for against, told in (("cats", "runs of 2 configurations"), ("half", "a run that is failed")):
+        with pytest.raises(UsageError, match=f"--against {against} is {told}: give the id or the directory of one"):
+            compare(None, results, against=against)
+    with pytest.raises(UsageError, match="no run matches 'nowhere'"):
+        compare(None, results, against="nowhere")
 
 
 @pytest.mark.parametrize(
@@ -223,7 +270,7 @@ def test_nothing_finished_leaves_an_empty_comparison(tmp_path):
     save(tmp_path, status="interrupted")
     comparison = compare(None, tmp_path)
     assert comparison.to_json() == []
-    assert drawn(comparison).strip() == ""
+    assert comparison.frame.empty
 
 
 def test_a_damaged_record_is_refused_by_name(results):
@@ -237,100 +284,11 @@ def test_fid_is_the_name_of_one_detector_s_distance():
         return Record.model_validate(raw(**{"metrics.0.name": name, "metrics.0.detector": detector})).metrics[0]
 
     pairs = [("fid", "inception 0.1"), ("fid", "lite0 1"), ("fd", "lite0"), ("kid", "inception"), ("count", None)]
-    assert [label(metric(*pair)) for pair in pairs] == ["FID", "FD (lite0)", "FD (lite0)", "KID (inception)", "COUNT"]
-
-
-def test_the_table_has_ddpm_first_and_the_others_by_distance(results):
-    save(results, run_id="haar", **{"method.basis": "haar", "metrics.0.value": 3.0})
-    save(results, run_id="bare", metrics=[])
-    text = drawn(compare(None, results))
-    places = [text.index(word) for word in ("real against real", "DDPM", "haar 32-16-8", "dct 32-16-8", "bare")]
-    assert places == sorted(places)
-
-
-def test_the_table_tells_what_there_is_to_tell(results):
-    metrics = raw()["metrics"]
-    kid = metrics[0] | {"name": "kid", "value": 0.0012345, "floor": None}
-    better = metrics[0] | {"name": "recall", "higher_is_better": True}
-    save(results, run_id="full", metrics=[kid, *metrics, better], **{"environment.threads": 9})
-    text = drawn(compare(None, results))
-    for word in (
-        "cats",
-        "FD ↓",
-        "(lite0)",
-        "KID",
-        "12.35",
-        "0.00123",
-        "1.250",
-        "2.50x",
-        "2.00x",
-        "1.50x",
-        "50k",
-        "100 s",
-        NONE,
-    ):
-        assert word in text, word
-    assert "RECALL" not in text
-    assert "dct 32-16-8 (1)" in text
-    assert "(1) not comparable with ddpm: threads is 9, not 2" in text
-    assert text.index("FD") < text.index("KID")
-
-
-def test_no_number_is_broken_or_lost_at_100_columns(results):
-    fid = raw()["metrics"][0] | {"name": "fid", "detector": "inception 0.1.35", "value": 234.5678}
-    kids = [fid | {"name": "kid", "value": 0.0123456}, fid | {"name": "kid", "detector": "lite0", "value": 0.045678}]
-    metrics = [fid, *raw()["metrics"], *kids]
-    large = {"cost.sample_flops": 98_765_432_100_000, "cost.train_seconds": 360_000, "cost.train_images": 123_456_789}
-    save(results, run_id="20260101-000000-0123456789abcdef", metrics=metrics, **large)
-    text = drawn(compare(None, results))
-    assert max(map(len, text.splitlines())) <= 100
-    for word in ("234.6", "12.35", "0.0123", "0.0457", "98,765", "100 h", "123.5M"):
-        assert word in text, word
-
-
-def test_words_in_brackets_are_shown_as_they_are(results):
-    save(results, run_id="[red]x", benchmark="[bold]", **{"environment.threads": 9})
-    text = drawn(compare(None, results))
-    assert "[red]x" in text
-    assert "[bold]" in text
-
-
-def test_the_same_reason_is_told_once(results):
-    for name in ("a", "b"):
-        save(results, run_id=name, **{"environment.threads": 9})
-    assert drawn(compare(None, results)).count("threads is 9") == 1
-
-
-@pytest.mark.parametrize(
-    ("shown", "wanted"),
-    [
-        (significant(12.3456, 4), "12.35"),
-        (significant(123456.7), "123,457"),
-        (significant(0.0012345), "0.00123"),
-        (significant(-0.5), "-0.500"),
-        (significant(9.999), "10.0"),
-        (significant(0.000012345), "1.23e-05"),
-        (significant(0), "0"),
-        (significant(None), NONE),
-        (duration(0.1234), "0.123 s"),
-        (duration(119), "119 s"),
-        (duration(120), "2.00 min"),
-        (duration(7200), "2.00 h"),
-        (duration(None), NONE),
-        (count(9999), "9999"),
-        (count(50000), "50k"),
-        (count(1_234_567), "1.235M"),
-        (count(None), NONE),
-    ],
-)
-def test_numbers_are_rounded_for_the_eye(shown, wanted):
-    assert shown == wanted
-
-
-@given(st.floats(allow_nan=False, allow_infinity=False), st.integers(1, 6))
-def test_rounding_keeps_the_digits_asked_for(value, digits):
-    back = float(significant(value, digits).replace(",", ""))
-    assert back == pytest.approx(value, rel=10.0 ** (1 - digits), abs=0)
+    assert [label(metric(*pair)) for pair in pairs] == ["FID", "FD (lite0)", "FD (lite0)", "KID (inception)", "count"]
+    pairs = [("fid_inf", "inception 0.1"), ("fd_inf", "lite0 1"), ("precision", "lite0 1"), ("lsd", None)]
+    assert [label(metric(*pair)) for pair in pairs] == ["FID∞", "FD∞ (lite0)", "precision (lite0)", "LSD (dB)"]
+    assert label(metric("fid", "inception 1").model_copy(update={"split": "train"})) == "FID (inception, train)"
+    assert label(metric("lsd", None).model_copy(update={"split": "train"})) == "LSD (dB, train)"
 
 
 def run(*arguments):
@@ -351,14 +309,73 @@ def test_the_command_prints_a_table_and_json(results):
 def test_the_command_leaves_errors_to_the_program(results):
     assert isinstance(run("dogs", "--results", results).exception, UsageError)
     assert run("--format", "pdf").exit_code == 2
+    for wrong in (
+        ("--against", "nowhere"),
+        ("--at", "miles"),
+        ("--out", results),
+        ("--metrics", "fdd"),
+        ("--metrics", "fd", "--format", "csv"),
+        ("--literature", "--format", "json"),
+    ):
+        error = run("--results", results, *wrong).exception
+        assert isinstance(error, UsageError), wrong
+        assert "\n" not in str(error)
 
 
 def test_python_has_the_same(results):
     assert dvbench.compare([results]).to_json() == compare(None, results).to_json()
+    asked = {"against": "dct", "at": "images"}
+    assert dvbench.compare([results], results=results, **asked).to_json() == compare(None, results, **asked).to_json()
+
+
+# Regressions.
+
+
+def test_a_run_that_is_no_worse_passes(results):
+    done = run("--results", results, "--fail-on-regression")
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"cost.sample_flops": 300_000_000}, "needs more FLOPs a sample than DDPM (ddpm): 1.200 times as many"),
+        (
+            {"metrics.0.value": 20.0, "metrics.0.low": 19.0, "metrics.0.high": 21.0},
+            "is worse in FD (lite0) than DDPM (ddpm): by 7.654 (6.240 to 9.069, over samples)",
+        ),
+        (
+            {"cost.sample_batches": [{"samples": 50, "seconds": 10.0}, {"samples": 50, "seconds": 10.1}]},
+            "samples more slowly than DDPM (ddpm): 2.000 times as long",
+        ),
+    ],
+)
+def test_each_thing_that_got_worse_is_a_line_and_the_exit_code_is_3(tmp_path, change, told):
+    batches = [{"samples": 50, "seconds": 5.0}, {"samples": 50, "seconds": 5.05}]
+    ends = {"metrics.0.low": 11.3456789, "metrics.0.high": 13.3456789}
+    save(tmp_path, **DDPM, **SLOW, **ends, **{"cost.sample_batches": batches, "cost.sample_seconds": 10.05})
+    seconds = sum(batch["seconds"] for batch in change.get("cost.sample_batches", batches))
+    save(tmp_path, run_id="dct", **ends | {"cost.sample_batches": batches, "cost.sample_seconds": seconds} | change)
+    done = run("--results", tmp_path, "--fail-on-regression")
+    assert (done.exit_code, done.stderr) == (3, f"cats: dct 32-16-8 (dct) {told}\n")
+    assert run("--results", tmp_path).exit_code == 0
+
+
+def test_noise_is_no_regression(tmp_path):
+    save(tmp_path, **DDPM, **SLOW, **{"metrics.0.low": 11.0, "metrics.0.high": 14.0})
+    save(tmp_path, run_id="dct", **{"metrics.0.value": 13.5, "metrics.0.low": 12.0, "metrics.0.high": 15.0})
+    assert run("--results", tmp_path, "--fail-on-regression").exit_code == 0
+
+
+def test_what_cannot_be_compared_is_named_and_no_regression(results):
+    save(results, run_id="dct", **{"environment.threads": 9, "cost.sample_flops": 10**9})
+    done = run("--results", results, "--fail-on-regression")
+    told = "cats: dct 32-16-8 (dct) is not compared: not comparable with ddpm: threads is 9, not 2\n"
+    assert (done.exit_code, done.stderr) == (0, told)
 
 
 def test_reporting_imports_no_torch_and_the_command_nothing_heavy():
     code = "import sys, {}; print({{'torch', 'pandas', 'rich', 'pydantic'}} & set(sys.modules))"
-    for name, heavy in (("dvbench.report.table", {"pandas", "rich", "pydantic"}), ("dvbench.cli.compare", set())):
+    for name, heavy in (("dvbench.report.formats", {"pandas", "rich", "pydantic"}), ("dvbench.cli.compare", set())):
         done = subprocess.run([sys.executable, "-c", code.format(name)], capture_output=True, text=True, check=True)
         assert eval(done.stdout) == heavy

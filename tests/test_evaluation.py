@@ -1,4 +1,4 @@
-"""Distances with their floors, the cost of a sample, the picture."""
+"""Distances with their floors, the picture."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import io
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from processes import process
 
 from dvbench.api import Dataset, Detector
-from dvbench.builtin.bases import Dct
-from dvbench.builtin.unet import UNet
-from dvbench.evaluation import TRAINING_PASSES, distances, network_cost, training, training_flops
-from dvbench.evaluation import held_out as reference_of
-from dvbench.measure.distance import frechet_distance, kernel_distance, moments
-from dvbench.measure.features import known
-from dvbench.measure.flops import count
+from dvbench.evaluation import Judge
+from dvbench.measure.distance import frechet_distance, moments
+from dvbench.measure.kernel import kernel_distance
 from dvbench.picture import contact_sheet
+from dvbench.randomness import seed_of
 
 
 class Means(Detector):
@@ -41,9 +36,12 @@ class Splits(Dataset):
         self.train, self.held_out = train, held_out
 
 
-def measured(samples, train, held_out, seed=0, detector=None):
-    detector = detector or Means()
-    return distances(detector, samples, [reference_of(detector, {}, Splits(train, held_out), len(samples), seed)])
+def judge(train, held_out, seed=0, detector=None, *, redraws=False):
+    return Judge(detector or Means(), {}, Splits(train, held_out), seed, redraws=redraws)
+
+
+def measured(samples, *splits, **options):
+    return {(metric["name"], metric["split"]): metric for metric in judge(*splits, **options)(samples)}
 
 
 def pictures(count, seed, shift=0):
@@ -51,51 +49,71 @@ def pictures(count, seed, shift=0):
     return (random.integers(0, 200, (count, 4, 4, 3)) + shift).astype(np.uint8)
 
 
-def test_distances_are_those_of_the_features_and_the_floor_that_of_as_many_real_images():
-    samples, train, held_out = pictures(30, 0, 50), pictures(200, 1), pictures(100, 2)
-    detector = Means()
-    fd, kid = measured(samples, train, held_out)
-    said, wanted = detector(samples), detector(held_out)
-    assert fd["value"] == frechet_distance(*moments(said), *moments(wanted))
-    assert kid["value"] == kernel_distance(said, wanted)
-    assert fd["floor"] < fd["value"] / 2
-    assert (fd["name"], fd["n"], fd["detector"], fd["resize"]) == ("fd", 30, "means 1", "none")
-    assert fd["low"] is fd["high"] is None
-    again = measured(samples, train, held_out)[0]
-    assert again == fd
-    assert measured(samples, train, held_out, seed=1)[0]["floor"] != fd["floor"]
+def fd(*arguments, **options):
+    return measured(*arguments, **options)["fd", "held-out"]
+
+
+def test_metrics_are_those_of_the_features_and_the_floor_that_of_as_many_real_images():
+    samples, train, held_out = pictures(60, 0, 50), pictures(200, 1), pictures(100, 2)
+    found = measured(samples, train, held_out)
+    assert [name for name, _ in found] == ["fd", "fd_inf", "kid", "precision", "recall", "lsd"]
+    said, wanted = Means()(samples), Means()(held_out)
+    one = found["fd", "held-out"]
+    assert one["value"] == pytest.approx(frechet_distance(*moments(said), *moments(wanted)), rel=1e-9)
+    assert one["low"] < one["value"] < one["high"]
+    assert found["kid", "held-out"]["value"] == pytest.approx(kernel_distance(said, wanted), rel=1e-9)
+    assert one["floor"] < one["value"] / 2
+    assert (one["n"], one["detector"], one["resize"]) == (60, "means 1", "none")
+    assert one["interval"] == "delete-group jackknife, 24 groups"
+    assert fd(samples, train, held_out) == one
+    assert fd(samples, train, held_out, seed=1)["floor"] != one["floor"]
+
+
+def test_a_metric_says_of_itself_what_it_is_of_and_which_way_is_better():
+    found = {name: m for (name, _), m in measured(pictures(60, 0, 50), pictures(200, 1), pictures(100, 2)).items()}
+    assert {name for name, metric in found.items() if metric["higher_is_better"]} == {"precision", "recall"}
+    lsd = found["lsd"]
+    assert (lsd["detector"], lsd["detector_hash"], lsd["resize"]) == (None, None, None)
+    assert len(lsd["frequencies"]) == len(lsd["power"]) == len(lsd["reference_power"]) == 4
+    assert found["recall"]["interval"] != found["precision"]["interval"] != found["kid"]["interval"]
 
 
 def test_without_as_many_real_images_there_is_no_floor():
-    fd, kid = measured(pictures(30, 0), pictures(29, 1), pictures(100, 2))
-    assert fd["floor"] is kid["floor"] is None
+    assert {metric["floor"] for metric in measured(pictures(30, 0), pictures(29, 1), pictures(100, 2)).values()} == {
+        None
+    }
+
+
+def test_of_few_samples_there_is_what_can_be_had_and_no_interval():
+    found = measured(pictures(3, 0), pictures(9, 1), pictures(100, 2))
+    assert {name for name, _ in found} == {"fd", "kid", "lsd"}
+    assert {metric["low"] for metric in found.values()} == {metric["interval"] for metric in found.values()} == {None}
 
 
 def test_only_clean_fids_inception_is_called_fid():
     detector = Means()
     detector.name = "inception"
-    names = [m["name"] for m in measured(pictures(5, 0), pictures(9, 1), pictures(9, 2), detector=detector)]
-    assert names == ["fid", "kid"]
+    found = measured(pictures(60, 0), pictures(90, 1), pictures(90, 2), detector=detector)
+    assert [name for name, _ in found][:2] == ["fid", "fid_inf"]
 
 
 def test_the_reference_is_known_by_its_pixels():
-    hashes = {measured(pictures(5, 0), pictures(9, 1), pictures(9, seed))[0]["reference_hash"] for seed in (2, 2, 3)}
+    hashes = {fd(pictures(5, 0), pictures(9, 1), pictures(9, seed))["reference_hash"] for seed in (2, 2, 3)}
     assert len(hashes) == 2
 
 
 def test_against_the_training_split_the_floor_redraws_it():
     train = pictures(40, 1)
-    samples = train[np.random.default_rng(7).integers(0, 40, 30)]
-    reference = training(Means(), {}, Splits(train, pictures(9, 2)), 30, 0)
-    fd, _ = distances(Means(), samples, [reference])
-    assert (fd["split"], fd["reference"]) == ("train", "training split, 40 images")
-    assert fd["value"] == frechet_distance(*moments(Means()(samples)), *moments(Means()(train)))
-    known = {tuple(row) for row in Means()(train)}
-    assert len(reference.real) == 30
-    assert {tuple(row) for row in reference.real} < known
+    chosen = np.random.default_rng(seed_of(0, "redrawn")).choice(40, 30)
+    found = measured(train[chosen], train, pictures(9, 2), redraws=True)
+    one = found["fd", "train"]
+    assert {split for _, split in found} == {"held-out", "train"}
+    assert one["reference"] == "training split, 40 images"
+    expected = frechet_distance(*moments(Means()(train[chosen])), *moments(Means()(train)))
+    assert one["value"] == one["floor"] == pytest.approx(expected, rel=1e-9)
 
 
-def test_features_of_a_split_are_worked_out_once_and_again_when_anything_changes():
+def test_what_samples_are_held_against_is_worked_out_once():
     calls = []
 
     class Counted(Means):
@@ -103,61 +121,11 @@ def test_features_of_a_split_are_worked_out_once_and_again_when_anything_changes
             calls.append(len(images))
             return super().__call__(images)
 
-    images = pictures(20, 77)
-    first, again = known(Counted(), {"size": 1}, images), known(Counted(), {"size": 1}, images)
-    assert first[0] == again[0]
-    assert np.array_equal(first[1], again[1])
-    assert np.array_equal(first[1], Means()(images))
-    assert calls == [20]
-    changed = images.copy()
-    changed[3, 2, 1, 0] ^= 1
-    other = Counted()
-    other.weights_hash = "other"
-    known(Counted(), {"size": 1}, changed)
-    known(Counted(), {"size": 2}, images)
-    known(other, {"size": 1}, images)
-    assert calls == [20] * 4
-
-
-def test_a_damaged_entry_is_made_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("DVBENCH_CACHE", str(tmp_path))
-    images = pictures(20, 5)
-    _, features = known(Means(), {}, images)
-    (file,) = tmp_path.rglob("*.npz")
-    whole = file.read_bytes()
-    for place in range(0, len(whole), 97):
-        file.write_bytes(whole[:place] + bytes([whole[place] ^ 255]) + whole[place + 1 :])
-        assert np.array_equal(known(Means(), {}, images)[1], features)
-    file.write_bytes(whole[: len(whole) // 2])
-    assert np.array_equal(known(Means(), {}, images)[1], features)
-    assert file.read_bytes() == whole
-
-
-def test_without_a_writable_cache_it_says_so_and_goes_on(tmp_path, monkeypatch, caplog):
-    (tmp_path / "file").write_text("")
-    monkeypatch.setenv("DVBENCH_CACHE", str(tmp_path / "file"))
-    images = pictures(20, 5)
-    assert np.array_equal(known(Means(), {}, images)[1], Means()(images))
-    assert "DVBENCH_CACHE" in caplog.text
-
-
-def test_a_sample_costs_the_sum_over_its_steps():
-    drawn = process(Dct, ladder=(16, 8), turns=(0.5,))
-    network = UNet((16, 8), 1, width=8, attention=(4,))
-    cost = network_cost(network, drawn, 10, torch.device("cpu"))
-    forward = [
-        count(network, torch.zeros(1, 1, side, side), torch.ones(1), level=level).flops
-        for level, side in enumerate((16, 8))
-    ]
-    assert cost["forward_flops"] == forward
-    assert cost["steps_per_level"] == [5, 5]
-    assert cost["sample_flops"] == 5 * forward[0] + 5 * forward[1]
-    assert cost["params"] == sum(p.numel() for p in network.parameters())
-
-
-def test_a_training_image_costs_what_was_seen():
-    assert training_flops([100, 10], [1, 3]) == pytest.approx(TRAINING_PASSES * (100 + 30) / 4)
-    assert training_flops([100, 10], [0, 0]) is None
+    held = judge(pictures(200, 11), pictures(100, 12), detector=Counted())
+    held(pictures(30, 0))
+    assert sorted(calls) == [30, 30, 100]
+    held(pictures(30, 1))
+    assert sorted(calls) == [30, 30, 30, 100]
 
 
 @pytest.mark.parametrize(("number", "channels", "side"), [(1, 3, 16), (7, 1, 32), (70, 3, 8), (4, 3, 100)])

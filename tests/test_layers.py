@@ -17,7 +17,10 @@ MODULES = {
 KNOWS = {
     "dvbench.api": {"dvbench.process"},  # for type checkers only: the annotations of Sampler
     "dvbench.backbone": set(),
-    "dvbench.record": {"dvbench.errors", "dvbench.files"},
+    "dvbench.estimate": set(),
+    "dvbench.schema": set(),
+    "dvbench.migrations": set(),
+    "dvbench.record": {"dvbench.errors", "dvbench.files", "dvbench.schema", "dvbench.migrations"},
     "dvbench.process": {"dvbench.api"},
     "dvbench.prediction": {"dvbench.process"},
     "dvbench.config": {"dvbench.api", "dvbench.errors", "dvbench.presets", "dvbench.registry"},

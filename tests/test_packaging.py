@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_wheel_carries_the_benchmarks_the_licence_and_nothing_of_the_checkout(tmp_path):
+def test_the_wheel_carries_the_benchmarks_the_claims_the_licence_and_nothing_of_the_checkout(tmp_path):
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path, ROOT],
         check=True,
@@ -21,5 +21,6 @@ def test_the_wheel_carries_the_benchmarks_the_licence_and_nothing_of_the_checkou
         names = set(archive.namelist())
     expected = {f"dvbench/benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.yaml")}
     assert {"dvbench/benchmarks/cats.yaml", "dvbench/benchmarks/ffhq1024.yaml"} <= expected <= names
+    assert {"dvbench/literature.yaml", "dvbench/record.schema.json"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert not [name for name in names if name.startswith(("tests", "results", "plugins"))]

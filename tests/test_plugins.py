@@ -165,7 +165,7 @@ def test_other_commands_go_on_and_name_what_they_skip(site, tmp_path):
     benchmark = write_benchmark(tmp_path)
     run = dvbench("run", benchmark, "--basis", "mine", "--dry-run", "--json", path=site)
     assert run.returncode == 0, run.stderr
-    assert json.loads(run.stdout)["basis"] == {"name": "mine"}  # and nothing else on standard output
+    assert json.loads(run.stdout)["config"]["basis"] == {"name": "mine"}  # and nothing else on standard output
     assert "Traceback" not in run.stderr
     for name in ("bad-import", "bad-syntax", "bad-hook"):
         assert f"of {name} is broken and was skipped" in run.stderr
@@ -191,7 +191,7 @@ def test_asking_for_what_cannot_be_used_is_one_sentence(site, tmp_path, name, to
 def test_a_distribution_chooses_between_two(site, tmp_path):
     benchmark = write_benchmark(tmp_path)
     run = dvbench("run", benchmark, "--basis", "corner-two:corner", "--dry-run", "--json", path=site)
-    assert json.loads(run.stdout)["basis"] == {"name": "corner-two:corner"}
+    assert json.loads(run.stdout)["config"]["basis"] == {"name": "corner-two:corner"}
 
 
 def test_a_command_of_a_plugin_works_and_its_errors_name_it(site):

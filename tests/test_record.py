@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from records import RAW, raw, save
 
 from dvbench import record as records
-from dvbench.errors import UsageError
+from dvbench.errors import UsageError, WorkError
+from dvbench.migrations import STEPS, migrated
 from dvbench.record import Record
 
 KEYS = {
@@ -108,9 +109,45 @@ def test_a_damaged_file_is_refused(tmp_path):
         refused(tmp_path, text)
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", None])
-def test_another_schema_is_refused(tmp_path, version):
-    assert f"schema {version!r}" in refused(tmp_path, json.dumps(raw(schema_version=version)))
+@pytest.mark.parametrize("version", [2, 17])
+def test_a_newer_schema_is_refused(tmp_path, version):
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps({"schema_version": version, "unheard": "of"}))
+    with pytest.raises(UsageError) as caught:
+        records.read(path)
+    assert str(caught.value) == (
+        f"{path} follows schema {version}, and this dvbench knows up to 1: install a newer dvbench"
+    )
+
+
+@pytest.mark.parametrize("version", ["1", None, True, 1.0, -1, [1]])
+def test_what_is_no_version_is_refused(tmp_path, version):
+    assert f"schema_version: {version!r} is no version" in refused(tmp_path, json.dumps(raw(schema_version=version)))
+
+
+def test_a_record_from_before_schemas_were_numbered_is_read_and_stays_as_it_is(tmp_path):
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps(without("schema_version")))
+    before = path.read_bytes()
+    assert records.read(path).model_dump(mode="json") == RAW
+    assert path.read_bytes() == before
+
+
+def test_migration_goes_version_by_version_and_changes_nothing_that_it_is_given():
+    steps = {
+        0: STEPS[0],
+        1: lambda raw: {**raw, "schema_version": 2, "seed": [raw["seed"]]},
+        2: lambda raw: {**raw, "schema_version": 3, "seed": len(raw["seed"])},
+    }
+    given = {"seed": 5}
+    assert migrated(given, steps) == {"schema_version": 3, "seed": 1}
+    assert migrated({"schema_version": 2, "seed": [1, 2]}, steps) == {"schema_version": 3, "seed": 2}
+    assert migrated({"schema_version": 3, "seed": "x"}, steps) == {"schema_version": 3, "seed": "x"}
+    assert given == {"seed": 5}
+
+
+def test_migrations_lead_from_the_first_schema_to_the_present_one():
+    assert list(STEPS) == list(range(Record.model_fields["schema_version"].default))
 
 
 def test_a_missing_file_is_refused(tmp_path):
@@ -119,11 +156,63 @@ def test_a_missing_file_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_what_json_cannot_hold_is_never_written(tmp_path, value):
+@pytest.mark.parametrize("place", ["metrics.0.value", "metrics.0.floor", "cost.train_seconds"])
+def test_what_json_cannot_hold_is_never_written(tmp_path, value, place):
     with pytest.raises(ValidationError):
-        save(tmp_path, **{"metrics.0.value": value})
+        save(tmp_path, **{place: value})
     assert not list(tmp_path.rglob("*.json"))
-    assert records.read(save(tmp_path, **{"metrics.0.floor": value})).metrics[0].model_extra == {"floor": None}
+    assert records.read(save(tmp_path, **{"metrics.0.more": value})).metrics[0].more is None
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_what_is_no_json_is_not_read_wherever_it_stands(tmp_path, constant):
+    text = json.dumps(raw(**{"metrics.0.more": 0.5}))
+    assert f"{constant} is no JSON" in refused(
+        tmp_path, text.replace("0.5,", f"{constant},").replace("0.5}", f"{constant}}}")
+    )
+
+
+def changed(record, place, value):
+    """Set an attribute of a record as code may, past its checks."""
+    *outer, last = place.split(".")
+    part = record
+    for step in outer:
+        part = part[int(step)] if step.isdigit() else getattr(part, step)
+    setattr(part, last, value)
+    return record
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        ("seed", "0"),
+        ("status", "done"),
+        ("resumed", None),
+        ("cost.samples", 1.5),
+        ("cost", {}),
+        ("method.ladder", [32.0]),
+        ("metrics.0.value", None),
+        ("metrics.0.low", float("nan")),
+        ("metrics.0.curve", [{"value": 1.0}]),
+    ],
+)
+def test_what_was_made_invalid_is_not_written(tmp_path, place, value):
+    path = save(tmp_path)
+    before = path.read_bytes()
+    record = changed(records.read(path), place, value)
+    with pytest.raises(WorkError) as caught:
+        records.write(path, record)
+    assert str(caught.value).startswith(f"{path} is not written, since the record would not be valid ({place}")
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == ["record.json"]
+
+
+def test_a_copy_that_lacks_what_is_required_is_not_written(tmp_path):
+    with pytest.raises(WorkError, match="metrics: field required"):
+        records.write(tmp_path / "record.json", Record.model_construct(run_id="run"))
+    with pytest.raises(WorkError, match="seed: input should be a valid integer"):
+        records.write(tmp_path / "record.json", Record.model_validate(RAW).model_copy(update={"seed": None}))
+    assert list(tmp_path.iterdir()) == []
 
 
 @given(st.dictionaries(st.text(), JSON, max_size=4))

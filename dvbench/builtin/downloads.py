@@ -28,7 +28,6 @@ class Download(SplitDataset):
 
     title: ClassVar[str]
     files: ClassVar[str]
-    channels: ClassVar[int]
 
     def __init__(self, size: int, data: str | None = None) -> None:
         super().__init__(size)
@@ -67,7 +66,6 @@ class Cifar10(Download):
 
     title = "CIFAR-10"
     files = "cifar-10-batches-py in it, which holds data_batch_1 to data_batch_5, test_batch and batches.meta"
-    channels = 3
 
     def reader(self) -> Callable[..., Any]:
         """Return torchvision's class."""

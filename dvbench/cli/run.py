@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from dvbench.cli.options import settings_option
-from dvbench.entry import configurations, overrides
+from dvbench.cli.options import console, settings_option
+from dvbench.entry import overrides, rounds
+
+if TYPE_CHECKING:
+    from dvbench.config import Config
 
 
 def _numbers(of: Callable[[str], float]) -> Callable[[click.Context, click.Parameter, str | None], list[Any] | None]:
@@ -51,8 +54,12 @@ def _numbers(of: Callable[[str], float]) -> Callable[[click.Context, click.Param
 @settings_option("Any option of the configuration or of a plugin, such as backbone.width=64.")
 @click.option("--results", type=click.Path(path_type=Path), default=Path("results"), show_default=True,
               help="Directory for runs.")  # fmt: skip
+@click.option("--eval-every", type=float, metavar="N",
+              help="Measure while training too, after every N of the budget (images or seconds).")  # fmt: skip
 @click.option("--baseline", is_flag=True, help="Run DDPM too, with the same network, budget and seed.")
-@click.option("--dry-run", is_flag=True, help="Print the resolved configuration and stop.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, metavar="N",
+              help="Run with N seeds, from --seed on: intervals then cover the luck of training.")  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Print the configuration and what is known of its cost; read no data.")
 @click.option("--fresh", is_flag=True, help="Start a new run even where this one is finished or under way.")
 @click.option("--json", "as_json", is_flag=True, help="Print each record as one line of JSON.")
 def run(
@@ -60,6 +67,7 @@ def run(
     settings: dict[str, Any],
     results: Path,
     baseline: bool,
+    seeds: int,
     dry_run: bool,
     fresh: bool,
     as_json: bool,
@@ -70,24 +78,41 @@ def run(
     A run that was interrupted goes on; a finished one is reported, not repeated. One whose training inputs equal a
     finished run's takes that run's weights.
     """
-    configs = configurations(benchmark, overrides(options, settings), baseline=baseline)
+    first, *others = rounds(benchmark, overrides(options, settings), baseline=baseline, seeds=seeds)
     if dry_run:
-        _print_configurations([config.to_json() for config in configs], as_json=as_json)
+        _forecast(first, as_json=as_json)
         return
     from dvbench.bench import conduct
     from dvbench.progress import Reporter
     from dvbench.report.compare import label
 
-    for directory, record in conduct(configs, results, Reporter(), fresh=fresh):
-        if as_json:
-            click.echo(json.dumps(record.model_dump(mode="json")))
-        else:
-            measured = ", ".join(f"{label(metric)} {metric.value:.4g}" for metric in record.metrics)
-            click.echo(f"{record.run_id}: {measured}; pictures in {directory.picture}")
+    for configs in (first, *others):
+        for directory, record in conduct(configs, results, Reporter(), fresh=fresh):
+            if as_json:
+                click.echo(json.dumps(record.model_dump(mode="json")))
+            else:
+                measured = ", ".join(f"{label(metric)} {metric.value:.4g}" for metric in record.metrics)
+                click.echo(f"{record.run_id}: {measured}; pictures in {directory.picture}")
 
 
-def _print_configurations(configs: list[dict[str, Any]], *, as_json: bool) -> None:
+def _forecast(configs: list[Config], *, as_json: bool) -> None:
+    """Print what would run, and what is known of its cost."""
     import yaml
 
-    for config in configs:
-        click.echo(json.dumps(config) if as_json else f"---\n{yaml.safe_dump(config, sort_keys=False)}", nl=as_json)
+    from dvbench.bench import method_name
+    from dvbench.dryrun import Forecast, table
+    from dvbench.registry import registry
+
+    forecasts = [Forecast.of(config, registry()) for config in configs]
+    for forecast in forecasts:
+        config = forecast.config.to_json()
+        if as_json:
+            click.echo(json.dumps({"config": config, "cost": forecast.cost}))
+        else:
+            click.echo(f"---\n{yaml.safe_dump(config, sort_keys=False)}", nl=False)
+    if not as_json:
+        click.echo()
+        console().print(table([method_name(config) for config in configs], forecasts))
+    if not all(forecast.countable for forecast in forecasts):
+        name = configs[-1].backbone["name"]
+        click.echo(f"backbone {name} is made from the training images: without them its cost is not known", err=True)

@@ -1,33 +1,36 @@
-"""The cost of one forward pass, counted on its trace by fvcore."""
+"""The cost of one forward and one backward pass, counted by fvcore on a trace and by torch operator by operator."""
 
 from __future__ import annotations
 
-import math
+import copy
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from dvbench.measure.operators import FLOPS_PER_MAC, MACS, torch_counter
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its import scripts a loss function, which new versions of torch deplore
     from fvcore.nn import FlopCountAnalysis
-    from fvcore.nn.jit_handles import conv_flop_jit, einsum_flop_jit, get_shape, linear_flop_jit
+    from fvcore.nn.jit_analysis import _IGNORED_OPS as FREE
 
-FLOPS_PER_MAC = 2
-
-Handle = Callable[[Sequence[Any], Sequence[Any]], Any]  # (inputs, outputs of a node in the trace) -> MACs
+META = torch.device("meta")  # tensors there have shapes and no values, and take no memory
 
 
 @dataclass(frozen=True)
 class ForwardCost:
     """``flops``: 2 x the multiply-accumulates of convolution, linear, matmul and attention, and of nothing else.
 
-    ``by_operator`` splits them; ``uncounted_ops`` names, sorted, what else the trace holds and fvcore does not take for
-    free (fvcore takes for free what moves, cuts, pads or compares).
+    ``by_operator`` splits them; ``uncounted_ops`` names, sorted, what else is called and fvcore does not take for free
+    (fvcore takes for free what moves, cuts, pads or compares).
     """
 
     flops: int
@@ -39,22 +42,80 @@ def count(module: nn.Module, *tensors: torch.Tensor, **constants: object) -> For
     """Count ``module(*tensors, **constants)`` in evaluation mode; the cost is that of the whole batch.
 
     Python numbers go in as ``constants``, since a trace takes only tensors as inputs. The module's modes are restored.
-    It is called once before it is counted: what a first call makes and keeps is not what a call costs.
+    It is called once before it is counted: what a first call makes and keeps is not what a call costs. A module on the
+    meta device, where convolutions cannot be traced, is counted by torch instead, with the same result.
     """
-    analysis = FlopCountAnalysis(_Closed(module, constants), tensors)
-    analysis.unsupported_ops_warnings(enabled=False).uncalled_modules_warnings(enabled=False).tracer_warnings("none")
-    # fvcore's own list also charges norms, pooling and upsampling, in operations that are not MACs.
-    analysis.clear_op_handles().set_op_handle(**_MACS)
-    with _evaluated(module), torch.no_grad():
-        module(*tensors, **constants)
-        macs = analysis.by_operator()
-    by_operator = {name: FLOPS_PER_MAC * int(number) for name, number in sorted(macs.items())}
-    return ForwardCost(sum(by_operator.values()), by_operator, tuple(sorted(analysis.unsupported_ops())))
+    with _evaluated(module):
+        if any(tensor.is_meta for tensor in tensors):
+            return _observed(module, tensors, constants)
+        return _traced(module, tensors, constants)
+
+
+def backward(module: nn.Module, *tensors: torch.Tensor, **constants: object) -> int | None:
+    """Count the FLOPs of the backward pass of ``module(*tensors, **constants)``; None: there is nothing to train.
+
+    Gradients are those that training takes: of the trainable parameters, and of what lies between them and the output,
+    so not of the inputs. Each product of a forward pass costs one as large for each of its two operands that has a
+    gradient; what a kernel computes anew to save memory, as fused attention does, is not counted, so that the figure is
+    that of the network and not of a device (as the model FLOPs of Chowdhery et al. 2022, appendix B).
+    """
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        return None
+    try:
+        return _backward(module, tensors, constants, META)
+    except Exception:  # noqa: BLE001 - whatever a network does that needs the values of its tensors
+        return _backward(module, tensors, constants, tensors[0].device)
 
 
 def params(module: nn.Module) -> int:
     """Count the trainable parameters, shared ones once."""
     return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def _traced(module: nn.Module, tensors: tuple[torch.Tensor, ...], constants: dict[str, Any]) -> ForwardCost:
+    """Count a forward pass on its trace."""
+    analysis = FlopCountAnalysis(_Closed(module, constants), tensors)
+    analysis.unsupported_ops_warnings(enabled=False).uncalled_modules_warnings(enabled=False).tracer_warnings("none")
+    # fvcore's own list also charges norms, pooling and upsampling, in operations that are not MACs.
+    analysis.clear_op_handles().set_op_handle(**MACS)
+    with torch.no_grad():
+        module(*tensors, **constants)
+        macs = analysis.by_operator()
+    return _cost({name: FLOPS_PER_MAC * int(number) for name, number in macs.items()}, analysis.unsupported_ops())
+
+
+def _observed(module: nn.Module, tensors: tuple[torch.Tensor, ...], constants: dict[str, Any]) -> ForwardCost:
+    """Count a forward pass operator by operator."""
+    # In inference mode, what is called is seen before it is taken apart: a linear layer, not its transposed product.
+    with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH):
+        module(*tensors, **constants)
+        with torch_counter() as counter, _Observer(counter) as seen:
+            module(*tensors, **constants)
+    return _cost(seen.flops, seen.others - FREE)
+
+
+def _cost(by_operator: dict[str, int], uncounted: Iterable[str]) -> ForwardCost:
+    return ForwardCost(sum(by_operator.values()), dict(sorted(by_operator.items())), tuple(sorted(uncounted)))
+
+
+def _backward(
+    module: nn.Module, tensors: tuple[torch.Tensor, ...], constants: dict[str, Any], device: torch.device
+) -> int:
+    """Count a backward pass of a copy on ``device``: the module's gradients, buffers and caches stay as they are."""
+
+    def moved(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.detach().to(device, copy=True).requires_grad_(tensor.requires_grad)
+
+    # What is copied already is not copied: weights of their full size need not fit twice.
+    copied = copy.deepcopy(module, {id(held): moved(held) for held in (*module.parameters(), *module.buffers())})
+    trained = [parameter for parameter in copied.parameters() if parameter.requires_grad]
+    with _evaluated(copied), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        said = copied(*(moved(tensor) for tensor in tensors), **constants)
+        if not said.requires_grad:  # no trainable parameter had a say in it
+            return 0
+        with torch_counter() as counter:
+            torch.autograd.grad(said, trained, torch.ones_like(said), allow_unused=True)
+    return int(counter.get_total_flops())
 
 
 class _Closed(nn.Module):
@@ -85,41 +146,21 @@ def _evaluated(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-def _product(first: int) -> Handle:
-    """Count a product of the operands ``first`` and ``first`` + 1: each output element is a sum over the inner axis.
+class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Credits what ``counter`` counts to the operators that a network calls, by the names that a trace gives them."""
 
-    fvcore's handler for matmul misses the batch axes of a second operand that has more of them than the first.
-    """
+    def __init__(self, counter: FlopCounterMode) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counter = counter
+        self.flops: dict[str, int] = {}
+        self.others: set[str] = set()
 
-    def macs(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-        return int(math.prod(get_shape(outputs[0])) * get_shape(inputs[first])[-1])
-
-    return macs
-
-
-def _einsum(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """Count one multiplication for each combination of the indices; fvcore rounds to four digits."""
-    terms = inputs[0].toIValue().replace(" ", "").split("->")[0].split(",")
-    if len(terms) != 2 or "." in "".join(terms):
-        return int(einsum_flop_jit(inputs, outputs))
-    shapes = [get_shape(value) for value in inputs[1].node().inputs()]
-    sizes = {
-        index: size for term, shape in zip(terms, shapes, strict=True) for index, size in zip(term, shape, strict=True)
-    }
-    return math.prod(sizes.values())
-
-
-def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
-    """Count q k^T and the weights times v: batch x heads x L_q x L_k x (E + E_v)."""
-    query, value = get_shape(inputs[0]), get_shape(inputs[2])
-    return int(math.prod(get_shape(outputs[0])[:-1]) * value[-2] * (query[-1] + value[-1]))
-
-
-_MACS: dict[str, Handle] = {
-    "aten::_convolution": conv_flop_jit,
-    "aten::linear": linear_flop_jit,
-    "aten::einsum": _einsum,
-    "aten::scaled_dot_product_attention": _attention,
-    **dict.fromkeys(("aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot"), _product(0)),
-    **dict.fromkeys(("aten::addmm", "aten::baddbmm", "aten::addmv"), _product(1)),
-}
+    def __torch_dispatch__(self, operator: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        before = self.counter.get_total_flops()
+        said = operator(*args, **(kwargs or {}))
+        name = operator.overloadpacket.__name__
+        if counted := self.counter.get_total_flops() - before:
+            self.flops[name] = self.flops.get(name, 0) + counted
+        else:
+            self.others.add(f"{operator.namespace}::{name}")
+        return said

@@ -1,149 +1,216 @@
-"""Compares runs with DDPM: finds their records, joins them in one table, and says which may be compared."""
+"""Compares runs with DDPM, or with a run of your choice, and says which may be compared."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-
-from dvbench import record as records
 from dvbench.errors import UsageError
+from dvbench.estimate import Estimate
+from dvbench.report.costs import COSTS, ratios
+from dvbench.report.find import find
+from dvbench.report.frame import frame
+from dvbench.report.groups import Group, Run, gather, key, plugins
+from dvbench.report.labels import is_ddpm, label, labelled, rank
+from dvbench.report.verdicts import differences, verdicts
+from dvbench.report.views import View, view
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    import pandas as pd
 
     from dvbench.record import Metric, Record
 
-RATIOS = ("sample_flops", "train_flops_per_image", "sample_seconds", "train_seconds")
+__all__ = ["NO_BASELINE", "Comparison", "compare", "is_ddpm", "label", "labelled"]
+
 NO_BASELINE = "no DDPM baseline among the runs: add --baseline to dvbench run"
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Finished runs, each beside the DDPM run that suits it best.
+    """Finished runs in groups, each beside the group that it is held against.
 
-    ``frame`` has a row for each of ``records``: method, cost, each metric's value under its label, and each ratio
-    under "ratio NAME". ``notes`` say what was left out.
+    ``groups`` stand as a table shows them: benchmark by benchmark, baselines first, then by distance. ``notes`` say
+    what was left out. ``view`` is where on the way of training the metrics are looked at, None at its end.
     """
 
-    records: list[Record]
-    frame: pd.DataFrame
+    groups: list[Group]
     notes: list[str]
+    view: View | None = None
+
+    @property
+    def records(self) -> list[Record]:
+        """The record of each run."""
+        return [run.record for group in self.groups for run in group.runs]
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """A row of raw values for each group: what ``compare --format csv`` prints."""
+        return frame(self)
 
     def to_json(self) -> list[dict[str, Any]]:
-        """Return what ``compare --format json`` prints."""
-        return [
-            {
-                "run_id": record.run_id,
-                "benchmark": record.benchmark,
-                **record.model_dump(mode="json", include={"method", "cost", "metrics"}),
-                "ratios": {name: null(row[f"ratio {name}"]) for name in RATIOS},
-                "baseline": row["baseline"],
-                "comparable": row["comparable"],
-                "why_not": null(row["why_not"]),
-            }
-            for record, row in zip(self.records, self.frame.to_dict("records"), strict=True)
+        """Return what ``compare --format json`` prints: an object for each run; ratios are those of its group."""
+        return [self._run(group, number) for group in self.groups for number in range(len(group.runs))]
+
+    def _run(self, group: Group, number: int) -> dict[str, Any]:
+        record = group.runs[number].record
+        raw = record.model_dump(mode="json", include={"method", "cost", "metrics"})
+        raw["metrics"] = [
+            told | self._facts(group, number, metric)
+            for told, metric in zip(raw["metrics"], record.metrics, strict=True)
         ]
+        known = {name: ratio for name, ratio in group.ratios.items() if ratio is not None}
+        intervals = {name: [ratio.low, ratio.high] for name, ratio in known.items() if ratio.half is not None}
+        values = {name: known[name].value if name in known else None for name in COSTS}
+        return {
+            "run_id": record.run_id,
+            "benchmark": record.benchmark,
+            **raw,
+            "ratios": values | {"intervals": intervals},
+            "baseline": group.baseline,
+            "comparable": group.why_not is None,
+            "why_not": group.why_not,
+        }
+
+    def _facts(self, group: Group, number: int, metric: Metric) -> dict[str, Any]:
+        """Return what is known of a run's metric beside its record: at the view, over seeds, against the baseline."""
+        name = label(metric)
+        found = group.measured.get(name) if labelled(group.runs[number].record)[name] is metric else None
+        facts: dict[str, Any] = {"group": None, "against": None}
+        if self.view is not None:
+            here = None if found is None else found[number]
+            facts["at"] = {
+                self.view.name: self.view.amounts.get(group.benchmark),
+                **{end: None if here is None else getattr(here, end) for end in ("value", "low", "high", "n")},
+            }
+        if found is not None:
+            facts["group"] = {"run_ids": group.run_ids, **_ends(group.metrics[name])}
+            if group.against is not None and name in group.verdicts:
+                verdict = group.verdicts[name]
+                _, low, high = _ends(verdict.difference).values()
+                facts["against"] = {
+                    "run_ids": group.against.run_ids,
+                    "difference": verdict.difference.value,
+                    "low": low,
+                    "high": high,
+                    "says": verdict.says,
+                    "over": verdict.over,
+                }
+        return facts
 
 
-def compare(paths: Sequence[str | Path] | str | Path | None = None, results: str | Path = "results") -> Comparison:
-    """Compare runs with the DDPM runs of their benchmark.
+def compare(
+    paths: Sequence[str | Path] | str | Path | None = None,
+    results: str | Path = "results",
+    *,
+    against: str | Path | None = None,
+    at: str | None = None,
+) -> Comparison:
+    """Compare runs with the DDPM runs of their benchmark, or with the run ``against`` and its other seeds.
 
     Each of ``paths`` is a benchmark's name, a run's id, directory or record, or a directory to search; none means all
-    of ``results``.
+    of ``results``. ``at`` looks at equal training: "images", "seconds" or "flops", at the largest amount that all
+    have reached, or at that of "seconds=100".
     """
     wanted = [paths] if isinstance(paths, str | Path) else list(paths or [])
-    found = [(path, records.read(path)) for path in _select(wanted, Path(results))]
-    finished = [record for _, record in found if record.status == "finished"]
-    notes = [f"{path.parent} is left out: the run is {r.status}" for path, r in found if r.status != "finished"]
-    return Comparison(finished, _join(finished), [*notes, *_versions(finished)])
+    found = find(wanted, Path(results))
+    chosen = [] if against is None else find([against], Path(results))
+    notes = [f"{r.directory} is left out: the run is {r.record.status}" for r in found if r.record.status != "finished"]
+    runs = list({r.directory.resolve(): r for r in (*found, *chosen) if r.record.status == "finished"}.values())
+    seen = None if at is None else view(at, [run.record for run in runs])
+    groups, older = gather(runs, labelled if seen is None else seen.look)
+    if against is None:
+        bases = [group for group in groups if is_ddpm(group.record)]
+    else:
+        bases = [_chosen(groups, chosen, str(against))]
+    held = [_baseline(group, seen) for group in bases]
+    others = [group for group in groups if all(group is not base for base in bases)]
+    held += [_held(group, _base(group, held, against), seen) for group in others]
+    return Comparison(_ordered(held), [*notes, *older, *_versions([run.record for run in runs])], seen)
 
 
-def label(metric: Metric) -> str:
-    """Name a metric with its detector; "FID" alone is the distance of one detector only, to held-out images."""
-    detector = (metric.detector or "").partition(" ")[0]  # its version follows
-    split = (metric.model_extra or {}).get("split", "held-out")
-    about = [part for part in (detector, split) if part not in {"", "held-out"}]
-    if (metric.name, about) == ("fid", ["inception"]):
-        return "FID"
-    name = "FD" if metric.name == "fid" and detector != "inception" else metric.name.upper()
-    return f"{name} ({', '.join(about)})" if about else name
+def _chosen(groups: Sequence[Group], chosen: Sequence[Run], name: str) -> Group:
+    """Return the one group that --against means."""
+    keys = {key(run.record) for run in chosen if run.record.status == "finished"}
+    found = [group for group in groups if key(group.record) in keys]
+    if len(found) == 1:
+        return found[0]
+    told = f"runs of {len(found)} configurations" if found else f"a run that is {chosen[0].record.status}"
+    raise UsageError(f"--against {name} is {told}: give the id or the directory of one finished run")
 
 
-def labelled(record: Record) -> dict[str, Metric]:
-    """Return the metrics of ``record`` by label; the first of each, should one be there against two references."""
-    return {label(metric): metric for metric in reversed(record.metrics)}
+def _base(group: Group, bases: Sequence[Group], against: str | Path | None) -> Group | None:
+    """Find the group to hold ``group`` against: the one asked for; else a comparable one, the likest, the newest."""
+    if against is not None:
+        return bases[0]
+
+    def suits(base: Group) -> tuple[bool, int, str]:
+        alike = sum(mine == its for mine, its in zip(_choices(group), _choices(base), strict=True))
+        seeds = {run.record.seed for run in group.runs} & {run.record.seed for run in base.runs}
+        return not differences(group, base), alike + bool(seeds), base.record.finished or ""
+
+    return max((base for base in bases if base.benchmark == group.benchmark), key=suits, default=None)
 
 
-def is_ddpm(record: Record) -> bool:
-    """Whether the run never changed the dimensionality."""
-    return record.method.basis in {"identity", "dvbench:identity"}
+def _choices(group: Group) -> tuple[Any, ...]:
+    method = group.record.method
+    training = group.record.config.get("training")
+    return method.backbone, method.sampler, method.sample_steps, method.prediction, training
 
 
-def null(value: Any) -> Any:
-    """Turn pandas' missing values into None."""
-    return None if pd.isna(value) else value
+def _baseline(group: Group, seen: View | None) -> Group:
+    one: dict[str, Estimate | None] = dict.fromkeys(COSTS, Estimate(1.0))
+    unseen = _unseen(group, seen)
+    return replace(group, baseline=True, ratios=one, why_not=unseen and f"not comparable: {unseen}")
 
 
-def _select(wanted: Sequence[str | Path], results: Path) -> list[Path]:
-    """Return the records' paths that are meant, each once."""
-    if not wanted and not _search(results):
-        raise UsageError(f"there are no runs under {results}: make one with `dvbench run NAME`")
-    found = [] if wanted else _search(results)
-    for argument in wanted:
-        path, name = Path(argument), str(argument)
-        benchmark = _search(results / name) if path.name == name not in {"", ".."} else []
-        places = benchmark or [run for run in _search(results) if run.parent.name == name] or _search(path)
-        if not places:
-            raise UsageError(
-                f"no run matches {name!r}: it is no benchmark and no run under {results}, and no directory with a "
-                f"{records.NAME}; make one with `dvbench run {path.stem or 'NAME'}`"
-            )
-        found += places
-    return list({path.resolve(): path for path in found}.values())
+def _held(group: Group, base: Group | None, seen: View | None) -> Group:
+    """Hold ``group`` against ``base``; its costs are told beside the other's even where it cannot be compared."""
+    unseen = _unseen(group, seen)
+    if base is None:
+        told = f"not comparable: {unseen}" if unseen else NO_BASELINE
+        return replace(group, ratios=dict.fromkeys(COSTS), why_not=told)
+    theirs = _unseen(base, seen)
+    said = [theirs] if theirs else differences(group, base)
+    apart = f"not comparable with {base.run_ids[0]}: {'; '.join(said)}" if said else None
+    why_not = f"not comparable: {unseen}" if unseen else apart
+    found = {} if why_not else verdicts(group, base)
+    return replace(group, ratios=ratios(group, base), against=base, verdicts=found, why_not=why_not)
 
 
-def _search(place: Path) -> list[Path]:
-    return [place] if place.suffix == ".json" and place.is_file() else sorted(place.rglob(records.NAME))
+def _unseen(group: Group, seen: View | None) -> str | None:
+    """Say why nothing of ``group`` is known where it is looked at."""
+    if seen is None or group.measured:
+        return None
+    told = {run.record.run_id: seen.missing(run.record) for run in group.runs}
+    reasons = [f"{reason} ({run})" if len(told) > 1 else reason for run, reason in told.items() if reason]
+    return reasons[0] if reasons else "its seeds were measured on different numbers of samples"
 
 
-def _join(runs: Sequence[Record]) -> pd.DataFrame:
-    """Put each run and its ratios to its baseline in a row."""
-    frame = pd.DataFrame([_row(run) for run in runs])
-    if frame.empty:
-        return frame
-    against = [_baseline(run, runs) for run in runs]
-    frame["baseline"] = [is_ddpm(run) for run in runs]
-    frame["against"] = [None if base is None else runs[base].run_id for base in against]
-    frame["why_not"] = [
-        _why_not(run, None if base is None else runs[base]) for run, base in zip(runs, against, strict=True)
-    ]
-    frame["comparable"] = frame["why_not"].isna()
+def _ordered(groups: Sequence[Group]) -> list[Group]:
+    """Return ``groups`` as a table shows them: by benchmark, baselines first, then from the best on."""
+    leading: dict[str, tuple[tuple[int, str], bool]] = {}  # for each benchmark its first metric, and its better side
+    for group in groups:
+        for metrics in group.measured.values():
+            found = rank(metrics[0]), metrics[0].higher_is_better
+            leading[group.benchmark] = min(leading.get(group.benchmark, found), found)
 
-    costs = frame[list(RATIOS)].astype(float)
-    costs["sample_seconds"] = frame["seconds_per_image"].astype(float)  # runs may differ in how many they sampled
-    base = costs.reindex([-1 if row is None else row for row in against]).set_axis(costs.index)
-    ratios = (base / costs).where((base > 0) & (costs > 0))
-    ratios[frame["baseline"]] = 1.0
-    return frame.join(ratios.add_prefix("ratio "))
+    def place(group: Group) -> tuple[str, bool, float, str]:
+        (_, name), higher = leading.get(group.benchmark, ((0, ""), False))
+        value = group.metrics[name].value if name in group.metrics else -math.inf if higher else math.inf
+        return group.benchmark, not group.baseline, -value if higher else value, group.run_ids[0]
 
-
-def _plugins(run: Record) -> dict[str, str]:
-    """Return the version of each plugin of a run, with a sign of its source where it is not dvbench's own."""
-    code = (run.environment.model_extra or {}).get("plugin_code", {})
-    return {
-        name: f"{version} (source {code[name][:8]})" if name in code else version
-        for name, version in run.environment.plugins.items()
-    }
+    return sorted(groups, key=place)
 
 
 def _versions(runs: Sequence[Record]) -> list[str]:
     """Say which plugins differ in their version between runs of one benchmark."""
     found: dict[tuple[str, str], dict[str, str]] = {}  # for each benchmark and plugin, a run of each version
     for run in runs:
-        for plugin, version in _plugins(run).items():
+        for plugin, version in plugins(run).items():
             found.setdefault((run.benchmark, plugin), {}).setdefault(version, run.run_id)
     return [
         f"{benchmark}: runs were made with different versions of {plugin}: "
@@ -153,69 +220,5 @@ def _versions(runs: Sequence[Record]) -> list[str]:
     ]
 
 
-def _row(run: Record) -> dict[str, Any]:
-    cost = run.cost
-    measured = cost.sample_seconds is not None and cost.samples
-    return {
-        "benchmark": run.benchmark,
-        "run_id": run.run_id,
-        "seed": run.seed,
-        **run.method.model_dump(exclude={"ladder", "turns", "train_hash", "trained_by"}),
-        "ladder": "-".join(map(str, run.method.ladder)),
-        "turns": ",".join(map(str, run.method.turns)),
-        "device_name": run.environment.device_name,
-        "threads": run.environment.threads,
-        **{name: metric.value for name, metric in labelled(run).items()},
-        **{name: getattr(cost, name) for name in (*RATIOS, "train_images", "samples", "peak_memory_bytes", "params")},
-        "seconds_per_image": (cost.sample_seconds or 0) / (cost.samples or 1) if measured else None,
-    }
-
-
-def _baseline(run: Record, runs: Sequence[Record]) -> int | None:
-    """Find the DDPM run to hold ``run`` against: a comparable one, then the likest, then the newest."""
-    if is_ddpm(run):
-        return next(row for row, other in enumerate(runs) if other is run)
-    rows = [row for row, other in enumerate(runs) if is_ddpm(other) and other.benchmark == run.benchmark]
-
-    def suits(row: int) -> tuple[bool, int, str]:
-        other = runs[row]
-        alike = sum(mine == its for mine, its in zip(_choices(run), _choices(other), strict=True))
-        return not _differences(run, other), alike, other.finished or ""
-
-    return max(rows, key=suits, default=None)
-
-
-def _choices(run: Record) -> tuple[Any, ...]:
-    method = run.method
-    training = run.config.get("training")
-    return method.backbone, method.sampler, method.sample_steps, method.prediction, run.seed, training
-
-
-def _why_not(run: Record, base: Record | None) -> str | None:
-    if base is None:
-        return NO_BASELINE
-    differences = _differences(run, base)
-    return f"not comparable with {base.run_id}: {'; '.join(differences)}" if differences else None
-
-
-def _differences(run: Record, base: Record) -> list[str]:
-    """Say what makes the numbers of two runs speak of different things."""
-    pairs = [
-        (name, getattr(run.environment, name), getattr(base.environment, name))
-        for name in ("device", "device_name", "threads", "precision")
-    ]
-    own, others = _plugins(run), _plugins(base)
-    pairs += [(plugin, own[plugin], others[plugin]) for plugin in sorted(own.keys() & others.keys())]
-    mine, its = labelled(run), labelled(base)
-    shared = [name for name in mine if name in its]
-    keys = ("n", "detector_hash", "reference_hash", "resize")
-    pairs += [
-        (f"{key} of {name}", getattr(mine[name], key), getattr(its[name], key)) for name in shared for key in keys
-    ]
-    said = [f"{what} is {_short(own)}, not {_short(other)}" for what, own, other in pairs if own != other]
-    return [*said, "they share no metric"] if mine and its and not shared else said
-
-
-def _short(value: Any) -> str:
-    """Show a value; of a hash, as much as tells it from another."""
-    return "unknown" if value is None else value[:8] if isinstance(value, str) and len(value) == 64 else str(value)
+def _ends(found: Estimate) -> dict[str, float | None]:
+    return {"value": found.value, "low": found.low, "high": found.high}

@@ -1,35 +1,60 @@
-"""The table for a terminal: numbers are rounded here, and nowhere before."""
+"""What a reader sees of a comparison, whatever it is set in: numbers are rounded here, and nowhere before."""
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Group
-from rich.table import Table
-from rich.text import Text
+import pandas as pd
 
-from dvbench.report.compare import labelled, null
+from dvbench.errors import UsageError
+from dvbench.report.costs import COSTS, spent
+from dvbench.report.labels import MAIN, rank
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from dvbench.record import Metric, Record
+    from dvbench.estimate import Estimate
+    from dvbench.record import Metric
     from dvbench.report.compare import Comparison
+    from dvbench.report.groups import Group
 
 NONE = "–"  # noqa: RUF001  # a dash as wide as a digit
-_RATIOS = {"FLOPs": "sample_flops", "clock": "sample_seconds", "train": "train_seconds"}
+RATIOS = {"FLOPs\nx": "sample_flops", "clock\nx": "sample_seconds", "train\nx": "train_seconds"}
+RUN, TRAINING = "Run", "training\n(images)"
 
-Row = tuple["Record", "Mapping[str, Any]"]
+
+@dataclass(frozen=True)
+class Section:
+    """A table for the eye.
+
+    ``rows`` hold text, the lines of a cell and of a head apart by a newline; the first ``texts`` columns are words, the
+    others figures; a rule stands below the first ``ruled`` rows. ``notes`` are said below the table.
+    """
+
+    title: str
+    rows: pd.DataFrame
+    texts: int = 1
+    ruled: int = 0
+    notes: list[str] = field(default_factory=list)
 
 
-def tables(comparison: Comparison) -> Group:
-    """Return one table for each benchmark, DDPM first, then the others from the least distance on."""
-    pairs = list(zip(comparison.records, comparison.frame.to_dict("records"), strict=True))
-    names = sorted({record.benchmark for record, _ in pairs})
-    made = [_table(name, [pair for pair in pairs if pair[0].benchmark == name]) for name in names]
-    return Group(*(part for table in made for part in (table, "")))
+def sections(comparison: Comparison, metrics: str | None = None) -> list[Section]:
+    """Return a section for each benchmark with ``metrics``: names, comma between; "all"; None is FID or FD, and KID."""
+    known = {metric.name for metric in _metrics(comparison.groups).values()}
+    names = None if metrics is None else sorted(known) if metrics == "all" else metrics.split(",")
+    strange = [name for name in names or () if name not in known]
+    if strange:
+        choices = ", ".join([*sorted(known), "all"])
+        raise UsageError(f"--metrics: {strange[0]!r} was measured of none of the runs; choose from {choices}")
+    benchmarks = dict.fromkeys(group.benchmark for group in comparison.groups)
+    return [_section(comparison, benchmark, names) for benchmark in benchmarks]
+
+
+def unshown(comparison: Comparison) -> list[str]:
+    """Return the labels of the metrics that tables leave out where nobody asks for them."""
+    known = _metrics(comparison.groups)
+    shown = _chosen(known, None)
+    return [label for label in sorted(known, key=lambda label: rank(known[label])) if label not in shown]
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -59,81 +84,86 @@ def count(number: float | None) -> str:
     return f"{number / size:.4g}{unit}"
 
 
-def _table(benchmark: str, rows: Sequence[Row]) -> Table:
-    metrics = _distances(rows)
-    rows = sorted(rows, key=lambda row: _order(row, metrics))
-    table = Table(title=Text(benchmark, "bold"), title_justify="left", box=box.SIMPLE_HEAD, show_edge=False)
-    table.padding = (0, 1, 0, 0)  # narrow, so that nothing but the first column wraps at 80 columns
-    table.caption_justify = "left"
-    table.add_column("Run", overflow="fold")
-    heads = [name.replace(" ", " ↓\n", 1) if " " in name else f"{name} ↓" for name in metrics]
-    heads += ["GFLOPs\n/image", "training\n(images)", "seconds\n/image", *(f"{name}\nx" for name in _RATIOS)]
-    for head in heads:
-        table.add_column(head, justify="right", no_wrap=True)
-    if floors := _floors(rows):
-        cells = [significant(floors.get(name), _digits(name)) for name in metrics]
-        table.add_row(Text("real against real", style="dim"), *cells, end_section=True)
-    footnotes: dict[str, int] = {}
-    for record, row in rows:
-        mark = None
-        if (why_not := null(row["why_not"])) is not None:
-            mark = footnotes.setdefault(why_not, len(footnotes) + 1)
-        table.add_row(_name(record, row, mark), *_cells(record, row, metrics))
-    table.caption = Text("\n".join(f"({mark}) {why_not}" for why_not, mark in footnotes.items())) if footnotes else None
-    return table
+def _metrics(groups: Sequence[Group]) -> dict[str, Metric]:
+    return {label: metrics[0] for group in groups for label, metrics in group.measured.items()}
 
 
-def _distances(rows: Sequence[Row]) -> list[str]:
-    """Return the labels of the distances, FID and FD first."""
-    found = {name: metric for record, _ in rows for name, metric in labelled(record).items()}
-    names = [name for name, metric in found.items() if not metric.higher_is_better]
-    return sorted(names, key=lambda name: (name != "FID", not name.startswith("FD")))
+def _chosen(known: Mapping[str, Metric], names: Sequence[str] | None) -> dict[str, Metric]:
+    """Return the metrics of those names, in a table's order; without names the main ones, or all if there are none."""
+    ordered = {label: known[label] for label in sorted(known, key=lambda label: rank(known[label]))}
+    found = {label: metric for label, metric in ordered.items() if metric.name in (MAIN if names is None else names)}
+    return ordered if names is None and not found else found
 
 
-def _order(row: Row, metrics: Sequence[str]) -> tuple[bool, float, str]:
-    value = null(row[1].get(metrics[0])) if metrics else None
-    return not row[1]["baseline"], math.inf if value is None else value, row[0].run_id
+def _section(comparison: Comparison, benchmark: str, names: Sequence[str] | None) -> Section:
+    groups, view = [group for group in comparison.groups if group.benchmark == benchmark], comparison.view
+    metrics = _chosen(_metrics(groups), names)
+    notes: dict[str, int] = {}
+    rows = [_row(group, metrics, notes) for group in groups]
+    floors = {label: floor for group in reversed(groups) for label, floor in group.floors.items() if label in metrics}
+    if floors:
+        reached = {_head(label, metrics[label]): significant(floor, _digits(label)) for label, floor in floors.items()}
+        rows.insert(0, dict.fromkeys(rows[0], "") | {RUN: "real against real"} | reached)
+    whole = {TRAINING, "train\nx"}  # of all the training, which is not what a view looks at
+    frame = pd.DataFrame(rows).drop(columns=[] if view is None else list(whole))
+    title = benchmark if view is None else f"{benchmark}, at {view.said(benchmark)}"
+    told = [f"({number}) {note}" for note, number in notes.items()]
+    return Section(title, frame, ruled=1 if floors else 0, notes=told)
 
 
-def _floors(rows: Sequence[Row]) -> dict[str, float]:
-    """Return what each distance is between real images and real images, where a run tells: the first that does."""
-    found: dict[str, float] = {}
-    for record, _ in rows:
-        for name, metric in labelled(record).items():
-            if (floor := _floor(metric)) is not None:
-                found.setdefault(name, floor)
-    return found
+def _row(group: Group, metrics: Mapping[str, Metric], notes: dict[str, int]) -> dict[str, str]:
+    """Return a group's cells by their column's head; what needs a note adds it to ``notes``, {note: its number}."""
+    flops, seconds = (spent(group, COSTS[name]) for name in ("sample_flops", "sample_seconds"))
+    trained, images = spent(group, COSTS["train_seconds"]), spent(group, lambda cost: cost.train_images)
+    return {
+        RUN: _name(group, notes),
+        **{_head(label, metric): _value(group, label, notes) for label, metric in metrics.items()},
+        "GFLOPs\n/image": significant(None if flops is None else flops / 1e9),
+        TRAINING: f"{duration(trained)}\n{count(images)}",
+        "seconds\n/image": significant(seconds),
+        **{head: _times(group.ratios.get(name)) for head, name in RATIOS.items()},
+    }
 
 
-def _floor(metric: Metric) -> float | None:
-    return (metric.model_extra or {}).get("floor")
+def _head(label: str, metric: Metric) -> str:
+    name, space, about = label.partition(" ")
+    return f"{name} {'↑' if metric.higher_is_better else '↓'}" + (f"\n{about}" if space else "")
 
 
-def _digits(name: str) -> int:
-    return 4 if name.startswith(("FID", "FD")) else 3
-
-
-def _name(record: Record, row: Mapping[str, Any], mark: int | None) -> Text:
-    method = "DDPM" if row["baseline"] else f"{record.method.basis} {row['ladder']}"
+def _name(group: Group, notes: dict[str, int]) -> str:
+    record, seeds = group.record, len(group.runs)
+    many = f", {seeds} seeds" if seeds > 1 else ""
+    mark = _mark(group.why_not, notes)
     run = record.run_id if len(record.run_id) <= 20 else f"…{record.run_id[-12:]}"
-    how = f"{record.method.sampler}, {record.method.sample_steps} steps"
-    return Text.assemble(method, f" ({mark})" if mark else "", (f"\n{how}\n{run}", "dim"))
+    return f"{group.name}{many}{mark}\n{record.method.sampler}, {record.method.sample_steps} steps\n{run}"
 
 
-def _cells(record: Record, row: Mapping[str, Any], metrics: Sequence[str]) -> list[str]:
-    cost = record.cost
-    flops = None if cost.sample_flops is None else cost.sample_flops / 1e9
-    ratios = [null(row[f"ratio {name}"]) for name in _RATIOS.values()]
-    return [
-        *(significant(null(row[name]), _digits(name)) for name in metrics),
-        significant(flops),
-        f"{duration(cost.train_seconds)}\n{count(cost.train_images)}",
-        significant(null(row["seconds_per_image"])),
-        *(_times(ratio) for ratio in ratios),
-    ]
+def _value(group: Group, label: str, notes: dict[str, int]) -> str:
+    """Return a value with its interval, and below it how it stands to the baseline's."""
+    if label not in group.metrics:
+        return NONE
+    shown = _within(significant(group.metrics[label].value, _digits(label)), " ", group.metrics[label])
+    if label not in group.verdicts:
+        return shown
+    said = group.word(label).replace("difference ", "difference\n")
+    return f"{shown}\n{said}{_mark(group.caution(label), notes)}"
 
 
-def _times(ratio: float | None) -> str:
+def _times(ratio: Estimate | None) -> str:
     if ratio is None:
         return NONE
-    return f"{ratio:,.2f}x" if ratio >= 0.1 else f"{significant(ratio, 2)}x"
+    value = f"{ratio.value:,.2f}x" if ratio.value >= 0.1 else f"{significant(ratio.value, 2)}x"
+    return _within(value, "\n", ratio)
+
+
+def _within(shown: str, space: str, found: Estimate) -> str:
+    return shown if found.half is None else f"{shown}{space}±{significant(found.half, 2)}"
+
+
+def _mark(note: str | None, notes: dict[str, int]) -> str:
+    """Return the number of ``note``, which is told once however often it is needed."""
+    return "" if note is None else f" ({notes.setdefault(note, len(notes) + 1)})"
+
+
+def _digits(label: str) -> int:
+    return 4 if label.startswith(("FID", "FD")) else 3

@@ -46,6 +46,8 @@ def shape(dataset: Dataset, split: str, size: int) -> Iterator[str]:
         yield f"it has {len(images)} pictures"
     elif images.shape[3] != dataset.train.shape[3]:
         yield "the splits differ in their channels"
+    elif images.shape[3] != dataset.channels:
+        yield f"it has {images.shape[3]} channels, and `channels` says {dataset.channels}"
 
 
 def shared(dataset: Dataset) -> Iterator[str]:
