@@ -41,10 +41,10 @@ def test_recall_of_subsets_is_recall_of_the_rows_that_they_keep():
     x, y, groups = rng.normal(0.5, size=(50, 2)), rng.normal(size=(50, 2)), Groups(50)
     chance, recalls = np.random.default_rng(0), []
     for _ in range(SUBSETS):
-        left_out = groups.rows_of(list(chance.choice(24, 8, replace=False)))
+        left_out = groups.rows_of(list(chance.choice(24, 12, replace=False)))
         recalls.append(by_definition(x, y, 3, np.setdiff1d(np.arange(50), left_out))[1])
-    # Two rows of 50 are in no group, so that a subset keeps 34: the factor is 34 / 16.
-    wanted = proportion(by_definition(x, y, 3)[1], np.var(recalls, ddof=1) * 34 / 16, 50, SUBSETS - 1)
+    # Two rows of 50 are in no group, so that a subset keeps 26: the factor is 26 / 24.
+    wanted = proportion(by_definition(x, y, 3)[1], np.var(recalls, ddof=1) * 26 / 24, 50, SUBSETS - 1)
     found = precision_recall(x, y)[1]
     assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), rel=1e-12)
 
@@ -91,8 +91,8 @@ def test_few_samples_have_a_recall_without_an_interval(count):
 
 def test_many_neighbours_leave_subsets_too_small_for_an_interval():
     x, y = np.random.default_rng(8).normal(size=(2, 48, 3))
-    assert precision_recall(x, y, 32)[1].low is None
-    assert precision_recall(x, y, 31)[1].low is not None
+    assert precision_recall(x, y, 24)[1].low is None
+    assert precision_recall(x, y, 23)[1].low is not None
 
 
 @pytest.mark.parametrize("k", [0, 5, 9])

@@ -20,7 +20,7 @@ NEIGHBOURS = 3  # as in the paper's experiments
 BLOCK = 1024  # rows whose distances to all others are held at once
 SUBSETS = 48
 PRECISION_INTERVAL = "Clopper-Pearson"
-RECALL_INTERVAL = f"Korn-Graubard, {SUBSETS} subsets of two thirds"
+RECALL_INTERVAL = f"Korn-Graubard, {SUBSETS} halves of the samples"
 
 
 def precision_recall(features: Floats, reference: Floats, k: int = NEIGHBOURS) -> tuple[Estimate, Estimate]:
@@ -33,15 +33,16 @@ def precision_recall(features: Floats, reference: Floats, k: int = NEIGHBOURS) -
     The intervals are for the expectation over sets of as many samples, the reference held fixed. Precision is a share
     of independent draws: Clopper and Pearson's interval. Recall is none; its variance is that over random subsets of b
     of the n samples, without replacement, times b / (n - b) (Politis and Romano 1994, with the finite population's
-    factor), and its interval is that of a share with that variance (``resampling.proportion``). Two thirds, since balls
-    grow in smaller subsets; the delete-group jackknife is up to twice too wide for what depends on nearest neighbours.
+    factor), and its interval is that of a share with that variance (``resampling.proportion``). About half are
+    kept: leaving out fewer, most of all as few as a delete-group jackknife does, gives what depends on nearest
+    neighbours too wide an interval.
     Recall has no interval for fewer than ``FEWEST`` samples, or subsets of not more than ``k``. ValueError: as for
     ``moments``, differing D, or not more rows than ``k``.
     """
     x, y = _pair(features, reference, k)
     n, groups = len(x), Groups(len(x))
     parts = [rows for group in range(GROUPS + 1) if len(rows := groups.rows(group))]
-    out = GROUPS // 3
+    out = GROUPS // 2
     subsets = SUBSETS if n >= FEWEST and n - out * groups.size > k else 0
     kept = np.ones((1 + subsets, len(parts)), dtype=np.bool_)
     chance = np.random.default_rng(0)
