@@ -61,17 +61,17 @@ TABLES = [
     (page, command, shown)
     for page in PAGES
     for command, shown in re.findall(
-        r"<!-- python (benchmarks/[^\n]*) -->\n(.*?)<!-- end -->", page.read_text(), re.DOTALL
+        r"<!-- python ((?:benchmarks/|-m dvbench )[^\n]*) -->\n(.*?)<!-- end -->", page.read_text(), re.DOTALL
     )
 ]
 
 
-def test_the_studies_are_shown():
-    assert len(TABLES) == 3
+def test_the_studies_and_the_comparison_are_shown():
+    assert len(TABLES) == 4
 
 
 @pytest.mark.parametrize(("page", "command", "shown"), TABLES, ids=lambda value: getattr(value, "name", None))
-def test_every_study_s_table_is_what_its_command_prints(page, command, shown):
+def test_every_such_table_is_what_its_command_prints(page, command, shown):
     run = subprocess.run([sys.executable, *command.split()], cwd=ROOT, capture_output=True, text=True, check=True)
     assert shown.strip() == run.stdout.strip()
 

@@ -129,9 +129,14 @@ def test_a_run_with_it_trains_nothing_and_reports_the_error_of_the_process(tmp_p
     assert record.cost.sample_flops > 0
     assert [(m.name, m.split) for m in record.metrics] == [
         ("fd", "held-out"),
+        ("fd_inf", "held-out"),
         ("kid", "held-out"),
+        ("lsd", "held-out"),
         ("fd", "train"),
         ("kid", "train"),
+        ("precision", "train"),
+        ("recall", "train"),
+        ("lsd", "train"),
     ]
     rows = dvbench.compare(["tiny"], results=tmp_path / "results").to_json()
     assert {row["method"]["backbone"] for row in rows} == {"perfect"}

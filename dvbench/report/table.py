@@ -11,6 +11,7 @@ import pandas as pd
 from dvbench.errors import UsageError
 from dvbench.report.costs import COSTS, spent
 from dvbench.report.labels import MAIN, rank
+from dvbench.report.names import distinct
 
 if TYPE_CHECKING:
     from dvbench.estimate import Estimate
@@ -96,7 +97,8 @@ def _chosen(known: Mapping[str, Metric], names: Sequence[str] | None) -> dict[st
 
 
 def _section(comparison: Comparison, benchmark: str, names: Sequence[str] | None) -> Section:
-    groups, view = [group for group in comparison.groups if group.benchmark == benchmark], comparison.view
+    groups = distinct([group for group in comparison.groups if group.benchmark == benchmark])
+    view = comparison.view
     metrics = _chosen(_metrics(groups), names)
     notes: dict[str, int] = {}
     rows = [_row(group, metrics, notes) for group in groups]
@@ -135,7 +137,9 @@ def _name(group: Group, notes: dict[str, int]) -> str:
     many = f", {seeds} seeds" if seeds > 1 else ""
     mark = _mark(group.why_not, notes)
     run = record.run_id if len(record.run_id) <= 20 else f"…{record.run_id[-12:]}"
-    return f"{group.name}{many}{mark}\n{record.method.sampler}, {record.method.sample_steps} steps\n{run}"
+    name, *apart = group.name.split(", ")
+    how = f"{record.method.sampler}, {record.method.sample_steps} steps"
+    return "\n".join([f"{name}{many}{mark}", *apart, how, run])
 
 
 def _value(group: Group, label: str, notes: dict[str, int]) -> str:
