@@ -192,8 +192,8 @@ def commands(page):
 
 def placed(words, pictures):
     """Return a command that can be tried here: nothing is trained, and what stands for a place is one."""
-    places = {"DIR": str(pictures), "results/reference": str(ROOT / "results/reference")}
-    words = [places.get(word, word) for word in words]
+    words = [str(ROOT / word) if word.startswith("results/reference") else word for word in words]
+    words = [str(pictures) if word == "DIR" else word for word in words]
     if words[0] == "run":
         words.append("--dry-run")
     if words[0] == "compare" and "--results" not in words:
