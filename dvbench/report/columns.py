@@ -11,8 +11,7 @@ from dvbench.estimate import Estimate
 from dvbench.record import Cost
 from dvbench.report.costs import COSTS, spent
 from dvbench.report.figures import arrow
-from dvbench.report.groups import Group
-from dvbench.report.labels import rank
+from dvbench.report.groups import Group, metrics_of
 from dvbench.report.table import NONE, significant
 
 RATIOS = {
@@ -56,7 +55,7 @@ def columns(groups: Sequence[Group], *, whole: bool) -> list[Column]:
     """Return the columns for ``groups``: metrics, costs, ratios; those of all training only where that is ``whole``."""
     quality = [
         Column(f"{label} {arrow(groups, label)}", "quality", partial(_metric, label), _floor(groups, label))
-        for label in labels(groups)
+        for label in metrics_of(groups)
     ]
     costs = [
         Column(head, "cost", partial(_cost, of, unit))
@@ -69,12 +68,6 @@ def columns(groups: Sequence[Group], *, whole: bool) -> list[Column]:
         if whole or head not in WHOLE
     ]
     return [*quality, *costs, *ratios]
-
-
-def labels(groups: Sequence[Group]) -> list[str]:
-    """Return the labels of all metrics, the main one first."""
-    found = {label: metrics[0] for group in groups for label, metrics in group.measured.items()}
-    return sorted(found, key=lambda label: rank(found[label]))
 
 
 def shown(estimate: Estimate | None, digits: int = 3) -> str:

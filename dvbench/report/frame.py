@@ -9,8 +9,7 @@ import pandas as pd
 
 from dvbench.record import Cost
 from dvbench.report.costs import COSTS, seconds_per_image, spent
-from dvbench.report.groups import Group
-from dvbench.report.labels import rank
+from dvbench.report.groups import Group, metrics_of
 
 if TYPE_CHECKING:
     from dvbench.estimate import Estimate
@@ -30,8 +29,7 @@ MEANS: dict[str, Callable[[Cost], float | None]] = {
 
 def frame(comparison: Comparison) -> pd.DataFrame:
     """Return what is known of each group: method, mean costs, ratios, and each metric under its label."""
-    measured = {label: metrics[0] for group in comparison.groups for label, metrics in group.measured.items()}
-    labels = sorted(measured, key=lambda label: rank(measured[label]))
+    labels = list(metrics_of(comparison.groups))
     rows = [_row(comparison, group, labels) for group in comparison.groups]
     return pd.DataFrame(rows) if rows else pd.DataFrame(columns=["benchmark", "run", "run_ids"])
 

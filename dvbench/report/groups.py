@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -10,7 +10,7 @@ from typing import Literal, TypeAlias
 
 from dvbench.estimate import Estimate, mean
 from dvbench.record import Metric, Record, canonical
-from dvbench.report.labels import labelled, method
+from dvbench.report.labels import labelled, method, rank
 
 Says: TypeAlias = Literal["better", "worse", "no difference shown"]
 Look: TypeAlias = Callable[[Record], Mapping[str, Metric]]  # what is seen of a record: its metrics by label
@@ -103,6 +103,12 @@ class Group:
 
     def _learned(self) -> bool:
         return self.trained or (self.against is not None and self.against.trained)
+
+
+def metrics_of(groups: Iterable[Group]) -> dict[str, Metric]:
+    """Return an example of each metric that was measured of any of ``groups``, by label, in a table's order."""
+    found = {label: each[0] for group in groups for label, each in group.measured.items()}
+    return dict(sorted(found.items(), key=lambda item: rank(item[1])))
 
 
 def key(record: Record) -> str:

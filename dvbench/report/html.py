@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dvbench.record import Environment
-from dvbench.report.columns import Column, columns, interval, labels
+from dvbench.report.columns import Column, columns, interval
 from dvbench.report.figures import Figure, arrow, at_cost, during_training, hollow, spectrum
-from dvbench.report.groups import Group, Run
+from dvbench.report.groups import Group, Run, metrics_of
 from dvbench.report.names import distinct
 from dvbench.report.plots import style
 
@@ -106,7 +106,7 @@ def cautions(groups: Sequence[Group]) -> list[str]:
 def _section(name: str, groups: Sequence[Group], view: View | None, key: str) -> Section:
     own = [group for group in groups if group.benchmark == name]
     records = [run.record for group in own for run in group.runs]
-    found = labels(own)
+    found = list(metrics_of(own))
     measures: dict[str, list[str]] = {}
     for label in found:
         measures.setdefault(_measure(own, label), []).append(f"{label} {arrow(own, label)}")

@@ -10,7 +10,8 @@ import pandas as pd
 
 from dvbench.errors import UsageError
 from dvbench.report.costs import COSTS, spent
-from dvbench.report.labels import MAIN, rank
+from dvbench.report.groups import metrics_of
+from dvbench.report.labels import MAIN
 from dvbench.report.names import distinct
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class Section:
 
 def sections(comparison: Comparison, metrics: str | None = None) -> list[Section]:
     """Return a section for each benchmark with ``metrics``: names, comma between; "all"; None is FID or FD, and KID."""
-    known = {metric.name for metric in _metrics(comparison.groups).values()}
+    known = {metric.name for metric in metrics_of(comparison.groups).values()}
     names = None if metrics is None else sorted(known) if metrics == "all" else metrics.split(",")
     strange = [name for name in names or () if name not in known]
     if strange:
@@ -53,9 +54,9 @@ def sections(comparison: Comparison, metrics: str | None = None) -> list[Section
 
 def unshown(comparison: Comparison) -> list[str]:
     """Return the labels of the metrics that tables leave out where nobody asks for them."""
-    known = _metrics(comparison.groups)
+    known = metrics_of(comparison.groups)
     shown = _chosen(known, None)
-    return [label for label in sorted(known, key=lambda label: rank(known[label])) if label not in shown]
+    return [label for label in known if label not in shown]
 
 
 def significant(value: float | None, digits: int = 3) -> str:
@@ -85,21 +86,16 @@ def count(number: float | None) -> str:
     return f"{number / size:.4g}{unit}"
 
 
-def _metrics(groups: Sequence[Group]) -> dict[str, Metric]:
-    return {label: metrics[0] for group in groups for label, metrics in group.measured.items()}
-
-
 def _chosen(known: Mapping[str, Metric], names: Sequence[str] | None) -> dict[str, Metric]:
-    """Return the metrics of those names, in a table's order; without names the main ones, or all if there are none."""
-    ordered = {label: known[label] for label in sorted(known, key=lambda label: rank(known[label]))}
-    found = {label: metric for label, metric in ordered.items() if metric.name in (MAIN if names is None else names)}
-    return ordered if names is None and not found else found
+    """Return the metrics of those names, in their order; without names the main ones, or all if there are none."""
+    found = {label: metric for label, metric in known.items() if metric.name in (MAIN if names is None else names)}
+    return dict(known) if names is None and not found else found
 
 
 def _section(comparison: Comparison, benchmark: str, names: Sequence[str] | None) -> Section:
     groups = distinct([group for group in comparison.groups if group.benchmark == benchmark])
     view = comparison.view
-    metrics = _chosen(_metrics(groups), names)
+    metrics = _chosen(metrics_of(groups), names)
     notes: dict[str, int] = {}
     rows = [_row(group, metrics, notes) for group in groups]
     floors = {label: floor for group in reversed(groups) for label, floor in group.floors.items() if label in metrics}
