@@ -187,6 +187,7 @@ class Run:
         cost |= training | {"train_flops_per_image": flops_per_image(training["train_images_per_level"])}
         samples, sampling = work.sample(interruption)
         cost |= sampling | {"peak_memory_bytes": peak_memory(parts.device) if counted else None}
+        cost["overhead"] = {key: cost.pop(f"{key}_overhead") for key in ("train", "sample")}
         interruption.check()
         self.reporter.say(f"measuring against {len(parts.dataset.held_out)} held-out images")
         write_whole(self.directory.samples, lambda file: np.savez_compressed(file, samples=samples))

@@ -73,6 +73,7 @@ class Config(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     threads: int | None = Field(None, ge=1)
+    compile: bool = Field(default=False, description="compile the network for the shapes of each level")
     steps: int = Field(ge=1, description="T, the steps of the process")
     start: Literal["noise", "matched"] = Field("noise", description="x_T: white noise, or with the moments of x_T")
     jump: Literal["sigma", "matched"] = Field("sigma", description="the noise a jump fills in: sigma, or what x_t has")
@@ -92,9 +93,10 @@ class Config(Section):
         return section.pop("name"), section
 
     def to_json(self) -> dict[str, Any]:
-        """Return the whole resolved configuration in JSON's types; without ``evaluation`` where there is none."""
-        # Runs are found again by a hash of this: what is not asked for must not rename them.
-        return self.model_dump(mode="json", exclude={"evaluation"} if self.evaluation is None else None)
+        """Return the whole resolved configuration in JSON's types; what is not asked for is left out."""
+        # Runs are found again by a hash of this: an option that came later must not rename them.
+        absent = {key for key in ("evaluation", "compile") if not getattr(self, key)}
+        return self.model_dump(mode="json", exclude=absent)
 
 
 MODELS: Mapping[str, type[Section]] = {"training": Training, "sampling": Sampling, "evaluation": Evaluation}

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from dvbench.backbone import Backbone
-from dvbench.environment import autocast
+from dvbench.compilation import compiled
+from dvbench.environment import DTYPES, autocast
 from dvbench.guard import NotFiniteError
 from dvbench.measure.clock import LevelClock
+from dvbench.memory import halved, release
 from dvbench.prediction import DataRange, data_moments
 from dvbench.process import Process
 from dvbench.sampling import Denoiser, draw
@@ -23,13 +27,22 @@ Images: TypeAlias = npt.NDArray[np.uint8]
 
 
 class Drawing:
-    """Draws what ``network`` makes of the process of ``parts``; ``denoiser.before_call`` precedes each network call."""
+    """Draws what ``network`` makes of the process of ``parts``; ``denoiser.before_call`` precedes each network call.
 
-    def __init__(self, parts: Parts, network: Backbone, limits: DataRange) -> None:
-        self.parts = parts
+    ``say`` is told where the device's memory makes batches smaller.
+    """
+
+    def __init__(
+        self, parts: Parts, network: Backbone, limits: DataRange, say: Callable[[str], object] = lambda _said: None
+    ) -> None:
+        self.parts, self.say = parts, say
         config = parts.config
+        self.batch = config.sampling.batch
+        network = cast_once(network.eval(), config.precision)
+        if config.compile:
+            compiled(network)
         self.denoiser = Denoiser(
-            network.eval(),
+            network,
             matched(parts),
             config.prediction,
             limits,
@@ -46,16 +59,48 @@ class Drawing:
                 denoiser(x, process.T, level)
         denoiser.clock.stop()
         denoiser.clock.seconds.clear()
+        denoiser.clock.network.take()
+
+    def batches(
+        self, count: int, done: int = 0, before: Callable[[range], object] = lambda _indices: None
+    ) -> Iterator[tuple[Images, dict[str, Any]]]:
+        """Draw the samples ``done``..``count`` - 1 and yield each batch as ``draw`` returns it.
+
+        Each batch is announced to ``before``. Where the device runs out of memory, the batch is halved: a sample does
+        not depend on which others it is drawn with. Raises WorkError where there is too little for one image.
+        """
+        warm = False
+        while done < count:
+            indices = range(done, min(done + self.batch, count))
+            try:
+                if not warm:
+                    self.warm_up(len(indices))
+                before(indices)
+                drawn = self.draw(indices)
+            except (RuntimeError, MemoryError) as error:
+                self.batch = halved(len(indices), error)
+            else:
+                warm, done = True, indices.stop
+                yield drawn
+                continue
+            # Only here, where the error no longer holds what filled the memory, is there any to try again with.
+            warm = False
+            release(self.parts.device)
+            self.say(f"out of memory drawing {len(indices)} images at a time: going on with {self.batch}")
 
     def draw(self, indices: Sequence[int]) -> tuple[Images, dict[str, Any]]:
-        """Draw the samples with these indices, N x H x W x C, and tell the ``seconds``, in all and of each level."""
+        """Draw the samples with these indices, N x H x W x C.
+
+        What they cost comes with them: the ``seconds`` in all, those at each of the ``levels``, and the part of them
+        that the ``network`` took.
+        """
         started = time.perf_counter()
         images = self._drawn(indices)
         seconds = time.perf_counter() - started
         clock = self.denoiser.clock
         levels = [clock.seconds.get(level, 0.0) for level in range(self.parts.process.K + 1)]
         clock.seconds.clear()
-        return images, {"seconds": seconds, "levels": levels}
+        return images, {"seconds": seconds, "levels": levels, "network": clock.network.take()}
 
     def _drawn(self, indices: Sequence[int]) -> Images:
         """Draw; if some values are not finite, once more, to see where that begins."""
@@ -69,9 +114,15 @@ class Drawing:
             raise
 
 
-def batches(count: int, batch: int, done: int = 0) -> list[range]:
-    """Cut the indices ``done``..``count`` - 1 into batches."""
-    return [range(first, min(first + batch, count)) for first in range(done, count, batch)]
+def cast_once(network: Backbone, precision: str) -> Backbone:
+    """Return ``network`` for drawing in ``precision``: with the weights that each call would cast cast already."""
+    if precision == "fp32" or not any(True for _ in network.parameters()):
+        return network
+    network = copy.deepcopy(network)
+    for module in network.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
+            module.to(DTYPES[precision])
+    return network
 
 
 def matched(parts: Parts) -> Process:

@@ -35,6 +35,7 @@ OPTIONS = {
     "device": "device",
     "threads": "threads",
     "precision": "precision",
+    "compile": "compile",
     "data": "dataset.data",
     "eval_every": "evaluation.every",
 }

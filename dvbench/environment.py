@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from dvbench.errors import UsageError
+from dvbench.memory import keep_freed
 from dvbench.offers import source_digest
 
 # What tells of runs but decides nothing about them: a change there leaves their records comparable.
@@ -54,6 +55,38 @@ def autocast(device: torch.device, precision: str) -> Callable[[], AbstractConte
     if precision == "fp32":
         return nullcontext
     return lambda: torch.autocast(device.type, DTYPES[precision])
+
+
+@contextmanager
+def tf32(device: torch.device) -> Iterator[None]:
+    """Let a CUDA device round the factors of fp32 products to TF32 here; the process itself stays exact."""
+    if device.type != "cuda":
+        yield
+        return
+    held = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(held)
+
+
+def set_up(device: torch.device, threads: int | None) -> None:
+    """Let torch work on ``device`` as fast as it can, on the CPU with ``threads`` threads where given.
+
+    Shapes on a GPU recur, so that the fastest kernel for each is worth a search.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = device.type == "cuda"
+    keep_freed()
+
+
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Send a tensor to ``device`` without waiting until it is there."""
+    if device.type == "cuda":
+        values = values.pin_memory()  # from other memory CUDA copies while the program waits
+    return values.to(device, non_blocking=True)
 
 
 def describe(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 
 from dvbench import checkpoint
+from dvbench.compilation import compiled
 from dvbench.curve import Curve, Measure
-from dvbench.drawing import Drawing, batches
+from dvbench.drawing import Drawing
 from dvbench.environment import autocast
 from dvbench.errors import DvbenchError, UsageError, WorkError
 from dvbench.interruption import Interruption
@@ -116,6 +117,7 @@ class Work:
             "train_images": 0,
             "train_images_per_level": [0] * (parts.process.K + 1),
             "train_energy_joules": None,
+            "train_overhead": None,
         }
         if any(parameter.requires_grad for parameter in parts.network.parameters()):
             torch.manual_seed(seed_of(config.seed, "network"))  # what the network itself draws, such as dropout
@@ -130,6 +132,7 @@ class Work:
                 parts.device,
                 self.autocast,
                 loss_scaling=config.precision == "fp16",
+                say=self.reporter.say,
             )
             joules: float | None = 0.0
             if self.training:
@@ -138,6 +141,10 @@ class Work:
                 self.curve.points, joules = state.get("curve", []), state.get("joules")
                 self.training = None  # as large as three networks, and no longer needed
                 self.reporter.say(f"going on after {trainer.progress.images} training images")
+            if config.compile:
+                compiled(parts.network)
+                self.reporter.say("compiling the network for each level")
+                trainer.warm_up()
             cost = self._teach(trainer, interruption, joules)
             parts.network.load_state_dict(trainer.ema.state_dict())
         limits = self.limits.to_json()
@@ -206,16 +213,15 @@ class Work:
             "train_images": progress.images,
             "train_images_per_level": progress.images_per_level,
             "train_energy_joules": joules,
+            "train_overhead": overhead(progress.seconds, progress.network_seconds),
         }
 
     def _evaluate(self, trainer: Trainer, interruption: Interruption) -> None:
         """Add to the curve what the averaged weights are worth now."""
         assert self.config.evaluation is not None
-        drawing = Drawing(self.parts, trainer.ema, self.limits)
+        drawing = Drawing(self.parts, trainer.ema, self.limits, self.reporter.say)
         drawing.denoiser.before_call = interruption.check
-        drawn = [
-            drawing.draw(indices)[0] for indices in batches(self.config.evaluation.samples, self.config.sampling.batch)
-        ]
+        drawn = [images for images, _ in drawing.batches(self.config.evaluation.samples)]
         metrics = self.measure(np.concatenate(drawn))
         self.curve.add(trainer.progress, metrics)
         told = {metric["name"]: metric["value"] for metric in reversed(metrics)}
@@ -224,27 +230,28 @@ class Work:
     def sample(self, interruption: Interruption) -> tuple[npt.NDArray[np.uint8], Json]:
         """Draw all samples and return them with what they cost; each batch drawn survives an interruption."""
         options = self.config.sampling
-        drawing = Drawing(self.parts, self.parts.network, self.limits)
-        left = batches(options.samples, options.batch, sum(len(tensors["samples"]) for tensors, _ in self.drawn))
-        if left:
-            drawing.warm_up(len(left[0]))
+        drawing = Drawing(self.parts, self.parts.network, self.limits, self.reporter.say)
         meter = EnergyMeter(self.parts.device)
+        done = sum(len(tensors["samples"]) for tensors, _ in self.drawn)
         with self.reporter.task(f"sampling {self.name}") as update:
-            for indices in left:
+
+            def before(indices: range) -> None:
                 calls = itertools.count()
 
-                def before_call(indices: range = indices, calls: Iterator[int] = calls) -> None:
+                def before_call() -> None:
                     interruption.check()
-                    done = indices.start + len(indices) * next(calls) / options.steps
-                    update(done / options.samples, f"{options.samples} images")
+                    drawn = indices.start + len(indices) * next(calls) / options.steps
+                    update(drawn / options.samples, f"{options.samples} images")
 
                 drawing.denoiser.before_call = before_call
                 meter.start()
-                images, cost = drawing.draw(indices)
+
+            for images, cost in drawing.batches(options.samples, done, before):
                 cost["joules"] = meter.joules()
                 batch = {"samples": torch.from_numpy(images)}
-                self._write(self.directory.batch(indices.start), batch, **cost)
+                self._write(self.directory.batch(done), batch, **cost)
                 self.drawn.append((batch, cost))
+                done += len(images)
             update(1.0, f"{options.samples} images")
         costs = [cost for _, cost in self.drawn]
         sizes = [len(tensors["samples"]) for tensors, _ in self.drawn]
@@ -256,7 +263,13 @@ class Work:
                 {"samples": size, "seconds": cost["seconds"]} for size, cost in zip(sizes, costs, strict=True)
             ],
             "sample_energy_joules": total([cost["joules"] for cost in costs]),
+            "sample_overhead": overhead(sum(cost["seconds"] for cost in costs), sum(cost["network"] for cost in costs)),
         }
+
+
+def overhead(seconds: float, network_seconds: float) -> float:
+    """Return the share of ``seconds`` that went to anything but the network."""
+    return 1 - network_seconds / seconds
 
 
 def _limits(state: Mapping[str, Any]) -> DataRange:

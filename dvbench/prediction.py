@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dvbench.environment import sent
 from dvbench.process import Coefficient, Moments, Process, Step
 
 Prediction: TypeAlias = Literal["eps", "v", "x0"]
@@ -39,7 +40,7 @@ class DataRange:
 
 def to_float(images: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:
     """Map uint8 N x H x W x C to float32 [N, C, H, W] in [-1, 1]."""
-    pixels = torch.from_numpy(np.array(images)).to(device, non_blocking=True)  # a copy: datasets are read-only
+    pixels = sent(torch.from_numpy(np.array(images)), device)  # a copy: datasets are read-only
     return pixels.permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 

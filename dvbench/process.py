@@ -78,8 +78,7 @@ class Process:
         self.turns = tuple(int(turn) for turn in schedule.turns)
         self._check()
         self._levels = torch.tensor([self._level_of(t) for t in range(self.T + 1)])
-        self._gain_table = torch.from_numpy(self.gains)
-        self._sigma_table = torch.from_numpy(self.sigma)
+        self._tables: dict[tuple[torch.dtype, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}
         self._start: Moments | None = None
         self._fill: Moments | None = None
 
@@ -139,15 +138,25 @@ class Process:
     def gain(self, t: Step, level: int, like: torch.Tensor) -> list[Coefficient]:
         """Return lambda[i, t] for i = level..K: floats, or [B, 1, 1, 1] in the dtype of ``like`` for t [B]."""
         if isinstance(t, torch.Tensor):
-            table = self._gain_table[level:, t.cpu()].to(like.dtype).to(like.device)  # MPS knows no float64
-            return [row.view(-1, 1, 1, 1) for row in table]
+            gains = self._on(like)[0][level:, t.to(like.device)]
+            return [row.view(-1, 1, 1, 1) for row in gains]
         return [float(gain) for gain in self.gains[level:, t]]
 
     def noise_level(self, t: Step, like: torch.Tensor) -> Coefficient:
         """Return sigma[t]: a float, or [B, 1, 1, 1] in the dtype of ``like`` for t [B]."""
         if isinstance(t, torch.Tensor):
-            return self._sigma_table[t.cpu()].to(like.dtype).to(like.device).view(-1, 1, 1, 1)
+            return self._on(like)[1][t.to(like.device)].view(-1, 1, 1, 1)
         return float(self.sigma[t])
+
+    def _on(self, like: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return gains and noise levels as tensors like ``like``, kept where it lies: they are asked for every step."""
+        key = (like.dtype, like.device)
+        if key not in self._tables:
+            with torch.inference_mode(mode=False):  # what sampling keeps serves training too
+                # MPS knows no float64: the dtype comes first.
+                tables = (torch.from_numpy(table).to(like.dtype).to(like.device) for table in (self.gains, self.sigma))
+                self._tables[key] = (next(tables), next(tables))
+        return self._tables[key]
 
     def lower(self, x: torch.Tensor, level: int, start: int = 0) -> torch.Tensor:
         """Project x from the grid of level ``start`` down to the grid of ``level``."""

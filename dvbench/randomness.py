@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from dvbench.environment import sent
+
 
 def seed_of(seed: int, *names: str | int) -> int:
     """Return a 63-bit seed for what ``names`` say, independent for different names."""
@@ -46,4 +48,4 @@ class SampleNoise:
         noise = torch.empty(len(self.generators), self.channels, side, side)
         for image, generator in zip(noise, self.generators, strict=True):
             image.normal_(generator=generator)
-        return noise.to(self.device, non_blocking=True)
+        return sent(noise, self.device)

@@ -12,6 +12,7 @@ import torch
 
 from dvbench.api import Sampler
 from dvbench.backbone import Backbone
+from dvbench.environment import tf32
 from dvbench.measure.clock import LevelClock
 from dvbench.prediction import DataRange, Prediction, clipped, estimate, scaled_input, to_uint8
 from dvbench.process import Process
@@ -38,7 +39,7 @@ class Denoiser:
         """Estimate x_0 on the grid of ``level`` from x [B, C, n_l, n_l] at step ``t``."""
         self.before_call()
         self.clock.enter(level)
-        with self.autocast():
+        with tf32(x.device), self.autocast(), self.clock.network.running():
             said = self.network(*self._asked(x, t, level))
         x0 = estimate(self.prediction, self.process, said.to(x.dtype), x, t, level)
         return x0 if self.network.exact else clipped(self.process, x0, level, self.limits)
@@ -46,7 +47,8 @@ class Denoiser:
     def uncertainty(self, x: torch.Tensor, t: int, level: int) -> list[torch.Tensor]:
         """Return the variance of a coordinate of each component ``level``..K of x_0 given x_t, [B, 1, 1, 1] each."""
         self.clock.enter(level)
-        variances: torch.Tensor = self.network.uncertainty(*self._asked(x, t, level))  # type: ignore[operator]
+        with self.clock.network.running():
+            variances: torch.Tensor = self.network.uncertainty(*self._asked(x, t, level))  # type: ignore[operator]
         return [variance.to(x.dtype).view(-1, 1, 1, 1) for variance in variances.unbind(dim=1)]
 
     def _asked(self, x: torch.Tensor, t: int, level: int) -> tuple[torch.Tensor, torch.Tensor, int]:

@@ -79,6 +79,14 @@ class Batch(TypedDict):
     seconds: Annotated[Number, Field(description="wall seconds")]
 
 
+@with_config(_OPEN)
+class Overhead(TypedDict):
+    """The share of the wall seconds that went to anything but the network: process, data, optimiser, bookkeeping."""
+
+    train: Annotated[Number | None, Field(description="of train_seconds, the network's being forward and backward")]
+    sample: Annotated[Number | None, Field(description="of sample_seconds")]
+
+
 class Cost(_Part):
     """What it cost. FLOPs are those of convolution, linear, matmul and attention."""
 
@@ -106,6 +114,7 @@ class Cost(_Part):
     sample_energy_joules: Number | None = Field(
         None, description="energy of drawing all samples; null: the device does not tell"
     )
+    overhead: Overhead | None = Field(None, description="share of time outside the network; null: not measured")
 
 
 @with_config(_OPEN)

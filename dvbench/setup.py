@@ -10,9 +10,10 @@ import torch
 from dvbench import record as records
 from dvbench.api import KINDS, Dataset, Detector, Kind, Sampler
 from dvbench.backbone import Backbone
+from dvbench.compilation import check as check_compiler
 from dvbench.config import Config
 from dvbench.design import create, design
-from dvbench.environment import choose_device, choose_precision, device_name
+from dvbench.environment import choose_device, choose_precision, device_name, set_up
 from dvbench.guard import Guard, WatchedDetector
 from dvbench.prediction import to_float
 from dvbench.process import Process
@@ -70,8 +71,9 @@ def assemble(config: Config, registry: Registry) -> Parts:
     """Create all parts. Raises UsageError for whatever does not suit: data, ladder, turning points, steps."""
     device = choose_device(config.device)
     check_schedule(config, registry)
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    set_up(device, config.threads)
+    if config.compile:
+        check_compiler(device)
 
     guard = Guard({kind: registry.label(kind, config.plugin(kind)[0]) for kind in KINDS})
     detector: Detector = WatchedDetector(create(config, registry, "detector"), guard)
@@ -82,7 +84,7 @@ def assemble(config: Config, registry: Registry) -> Parts:
     plugins = registry.versions(chosen(config)) | {"dvbench": version("dvbench")}
     code = registry.code(chosen(config))
     inputs = train_hash(config, dataset.fingerprint, registry)
-    network = made.network.to(device)
+    network = made.network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Parts(config, device, guard, plugins, code, dataset, made.process, network, made.sampler, detector, inputs)
 
 

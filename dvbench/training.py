@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +16,10 @@ import torch
 
 from dvbench.backbone import Backbone
 from dvbench.config import Training
+from dvbench.environment import tf32
 from dvbench.errors import WorkError
+from dvbench.measure.clock import NetworkClock
+from dvbench.memory import halved, release
 from dvbench.prediction import DataRange, Prediction, loss_weight, scaled_input, target, to_float
 from dvbench.process import Process
 from dvbench.randomness import order_of_epoch, torch_generator
@@ -24,11 +27,15 @@ from dvbench.randomness import order_of_epoch, torch_generator
 
 @dataclass
 class Progress:
-    """What training has used so far: steps, ``images`` and wall ``seconds``, and the images seen at each level."""
+    """What training has used so far: steps, ``images`` and wall ``seconds``, and the images seen at each level.
+
+    ``network_seconds`` is the part of ``seconds`` that the network took, forward and backward.
+    """
 
     steps: int = 0
     images: int = 0
     seconds: float = 0.0
+    network_seconds: float = 0.0
     images_per_level: list[int] = field(default_factory=list)
     loss: float = math.nan
 
@@ -53,10 +60,13 @@ class Trainer:
         autocast: Callable[[], AbstractContextManager[Any]],
         *,
         loss_scaling: bool = False,
+        say: Callable[[str], object] = lambda _said: None,
     ) -> None:
         self.network, self.process, self.images, self.limits = network, process, images, limits
         self.prediction, self.options, self.seed, self.device = prediction, options, seed, device
-        self.autocast = autocast
+        self.autocast, self.say = autocast, say
+        self.microbatch = options.microbatch or options.batch
+        self.clock = NetworkClock(device)
         self.ema = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
         self.parameters: list[torch.Tensor] = [p for p in network.parameters() if p.requires_grad]
         self.averaged: list[torch.Tensor] = [
@@ -81,6 +91,30 @@ class Trainer:
             return min(self.progress.images / self.options.images, 1.0)
         return min(self.progress.seconds / (self.options.seconds or math.inf), 1.0)
 
+    def warm_up(self) -> None:
+        """Run the network on every shape that a step has, before the clock runs: a compiler does its work then."""
+        buffers = [buffer.clone() for buffer in self.network.buffers()]
+        devices = [self.device] if self.device.type == "cuda" else []
+        self.network.train()
+        with torch.random.fork_rng(devices):
+            for level, side in enumerate(self.process.ladder):
+                for size in self._sizes(level):
+                    x = torch.zeros(size, self.network.channels, side, side, device=self.device)
+                    with tf32(self.device), self.autocast():
+                        said = self.network(x, torch.ones(size, device=self.device), level)
+                    (0.0 * said.float().sum()).backward()
+        self.optimizer.zero_grad(set_to_none=True)
+        for buffer, held in zip(self.network.buffers(), buffers, strict=True):
+            buffer.copy_(held)
+
+    def _sizes(self, level: int) -> set[int]:
+        """Return how many images of a level are in the network at a time, over all full batches."""
+        process = self.process
+        share = sum(process.level(t) == level for t in range(1, process.T + 1)) / process.T
+        counts = {math.floor(self.options.batch * share), math.ceil(self.options.batch * share)}
+        parts = {min(count, self.microbatch) for count in counts} | {count % self.microbatch for count in counts}
+        return parts - {0}
+
     def train(self, after_step: Callable[[Progress], object]) -> None:
         """Train to the end of the budget, calling ``after_step`` (not timed) after each step."""
         self.network.train()
@@ -90,6 +124,7 @@ class Trainer:
             # Reading the loss waits for the device, so that the seconds are those of the work.
             self.progress.loss = float(loss)
             self.progress.seconds += time.perf_counter() - started
+            self.progress.network_seconds += self.clock.take()
             if not math.isfinite(self.progress.loss):
                 raise WorkError(
                     f"training diverged after {self.progress.images} images (its loss is no longer finite): "
@@ -107,14 +142,10 @@ class Trainer:
         levels = torch.as_tensor(process.level(t))
         for group in self.optimizer.param_groups:
             group["lr"] = options.lr * self._learning_rate()
-        total = torch.zeros((), device=self.device)
-        for level in range(process.K + 1):
-            members = (levels == level).nonzero()[:, 0]
+        groups = [(levels == level).nonzero()[:, 0] for level in range(process.K + 1)]
+        total = self._gradient(x0, t, groups)
+        for level, members in enumerate(groups):
             self.progress.images_per_level[level] += len(members)
-            for part in torch.split(members, options.microbatch or batch) if len(members) else ():
-                loss = self._loss(x0[part.to(self.device)], t[part], level).sum() / batch
-                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-                total += loss.detach()
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.parameters, options.clip)
         self.scaler.step(self.optimizer)
@@ -125,6 +156,32 @@ class Trainer:
         self._average()
         return total
 
+    def _gradient(self, x0: torch.Tensor, t: torch.Tensor, groups: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Take the gradient of a batch and return its loss; ``groups``: the indices of the images of each level.
+
+        Where the device runs out of memory, half as many images are in the network at a time from then on.
+        """
+        while True:
+            try:
+                return self._accumulate(x0, t, groups)
+            except (RuntimeError, MemoryError) as error:
+                held = min(self.microbatch, max(map(len, groups)))
+                self.microbatch = halved(held, error)
+            # Only here, where the error no longer holds what filled the memory, is there any to try again with.
+            self.optimizer.zero_grad(set_to_none=True)
+            release(self.device)
+            self.say(f"out of memory with {held} images in the network: going on with {self.microbatch}")
+
+    def _accumulate(self, x0: torch.Tensor, t: torch.Tensor, groups: Sequence[torch.Tensor]) -> torch.Tensor:
+        total = torch.zeros((), device=self.device)
+        for level, members in enumerate(groups):
+            for part in torch.split(members, self.microbatch) if len(members) else ():
+                loss = self._loss(x0[part.to(self.device)], t[part].to(self.device), level).sum() / len(x0)
+                with tf32(self.device), self.clock.running():
+                    self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                total += loss.detach()
+        return total
+
     def _loss(self, images: torch.Tensor, t: torch.Tensor, level: int) -> torch.Tensor:
         """Return the weighted squared error of each image [B] at steps ``t`` of one level."""
         process = self.process
@@ -133,7 +190,7 @@ class Trainer:
         x = process.diffuse(x0, t, noise, level)
         wanted = target(self.prediction, process, x0, noise, t, level)
         seen = scaled_input(process, x, t, level, self.limits.std)
-        with self.autocast():
+        with tf32(self.device), self.autocast(), self.clock.running():
             said = self.network(seen, (t / process.T).to(x), level)
         weight = loss_weight(self.prediction, process, t, level, self.options.min_snr, x0)
         error: torch.Tensor = (weight * (said.float() - wanted).square()).mean(dim=(1, 2, 3))
@@ -189,7 +246,10 @@ class Trainer:
         slots: dict[int, dict[str, torch.Tensor]] = {}
         for name, value in under("optimizer", tensors).items():
             index, _, slot = name.partition(".")
-            slots.setdefault(int(index), {})[slot] = value
+            like = self.parameters[int(index)]
+            # In the memory order of its parameter, which the fused optimiser takes for granted.
+            same = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
+            slots.setdefault(int(index), {})[slot] = same
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
         self.draws.set_state(tensors["random.times"])
         self.noise.set_state(tensors["random.noise"])

@@ -49,6 +49,7 @@ def _numbers(of: Callable[[str], float]) -> Callable[[click.Context, click.Param
 @click.option("--microbatch", type=int, metavar="N", help="Most images in the network at a time while training.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]))
 @click.option("--threads", type=int, metavar="N", help="CPU threads.")
+@click.option("--compile", is_flag=True, default=None, help="Compile the network for the shapes of each level.")
 @click.option("--precision", type=click.Choice(["fp32", "bf16", "fp16"]))
 @click.option("--data", metavar="PATH", help="Where the dataset's own files are: a directory or a zip.")
 @settings_option("Any option of the configuration or of a plugin, such as backbone.width=64.")

@@ -1,0 +1,35 @@
+"""Compiles a network with torch.compile: one graph for each level and number of images, with static shapes."""
+
+from __future__ import annotations
+
+import torch
+
+from dvbench.backbone import Backbone
+from dvbench.errors import UsageError
+
+# Graphs of a level: full, smaller and remaining batches, of training, drawing and measuring on the way.
+GRAPHS = 16
+
+
+def check(device: torch.device) -> None:
+    """Raise UsageError where torch cannot compile for ``device``, before anything depends on it."""
+    try:
+        torch.compile(_double)(torch.ones(1, device=device))
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise UsageError(
+            f"--compile does not work here ({said[:200]}): install what torch.compile needs, on a CPU a C++ compiler "
+            "such as g++, or leave --compile out"
+        ) from error
+
+
+def _double(x: torch.Tensor) -> torch.Tensor:
+    return 2 * x
+
+
+def compiled(network: Backbone) -> None:
+    """Let ``network`` be compiled at its first call with each level and number of images."""
+    limit = GRAPHS * len(network.ladder)
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)  # noqa: SLF001
+    # A level is a plain number, for which a graph of its own is made.
+    network.compile(dynamic=False)
