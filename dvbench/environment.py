@@ -82,13 +82,6 @@ def set_up(device: torch.device, threads: int | None) -> None:
     keep_freed()
 
 
-def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Send a tensor to ``device`` without waiting until it is there."""
-    if device.type == "cuda":
-        values = values.pin_memory()  # from other memory CUDA copies while the program waits
-    return values.to(device, non_blocking=True)
-
-
 def describe(
     device: torch.device, precision: str, plugins: Mapping[str, str], code: Mapping[str, str]
 ) -> dict[str, Any]:

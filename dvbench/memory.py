@@ -1,4 +1,4 @@
-"""Running out of memory: told apart from other errors, and met with half as many images at a time."""
+"""Memory: kept when freed, pinned for the way to a GPU, and met with half as many images where it runs out."""
 
 from __future__ import annotations
 
@@ -28,6 +28,13 @@ def keep_freed() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Send a tensor to ``device`` without waiting until it is there."""
+    if device.type == "cuda":
+        values = values.pin_memory()  # from other memory CUDA copies while the program waits
+    return values.to(device, non_blocking=True)
 
 
 def ran_out(error: BaseException) -> bool:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dvbench.environment import sent
+from dvbench.memory import sent
 from dvbench.process import Coefficient, Moments, Process, Step
 
 Prediction: TypeAlias = Literal["eps", "v", "x0"]

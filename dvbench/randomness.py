@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dvbench.environment import sent
+from dvbench.memory import sent
 
 
 def seed_of(seed: int, *names: str | int) -> int:

@@ -119,20 +119,24 @@ class Trainer:
         """Train to the end of the budget, calling ``after_step`` (not timed) after each step."""
         self.network.train()
         while self.fraction() < 1.0:
-            started = time.perf_counter()
-            loss = self._step()
-            # Reading the loss waits for the device, so that the seconds are those of the work.
-            self.progress.loss = float(loss)
-            self.progress.seconds += time.perf_counter() - started
-            self.progress.network_seconds += self.clock.take()
-            if not math.isfinite(self.progress.loss):
-                raise WorkError(
-                    f"training diverged after {self.progress.images} images (its loss is no longer finite): "
-                    "lower --set training.lr or choose --precision fp32"
-                )
+            self.step()
             after_step(self.progress)
 
-    def _step(self) -> torch.Tensor:
+    def step(self) -> None:
+        """Take one step and book what it used. Raises WorkError where the loss is no longer finite."""
+        started = time.perf_counter()
+        loss = self._update()
+        # Reading the loss waits for the device, so that the seconds are those of the work.
+        self.progress.loss = float(loss)
+        self.progress.seconds += time.perf_counter() - started
+        self.progress.network_seconds += self.clock.take()
+        if not math.isfinite(self.progress.loss):
+            raise WorkError(
+                f"training diverged after {self.progress.images} images (its loss is no longer finite): "
+                "lower --set training.lr or choose --precision fp32"
+            )
+
+    def _update(self) -> torch.Tensor:
         options, process = self.options, self.process
         batch = options.batch
         if options.images is not None:

@@ -72,6 +72,8 @@ def test_the_record_says_what_was_run_and_what_it_cost(tiny):
     assert cost.train_flops_per_image == pytest.approx(expected)
     assert 0 < sum(cost.seconds_per_level) <= cost.sample_seconds
     assert cost.peak_memory_bytes > 1e7
+    assert 0 < cost.overhead["train"] < 1
+    assert 0 < cost.overhead["sample"] < 1
     assert "aten::group_norm" in cost.uncounted_ops
     assert sum(batch["samples"] for batch in cost.sample_batches) == 6
     assert sum(batch["seconds"] for batch in cost.sample_batches) == cost.sample_seconds
@@ -125,7 +127,7 @@ def test_batch_size_changes_no_sample_by_more_than_rounding(tiny):
 
 def test_an_interrupted_training_goes_on_to_the_same_weights(tiny, monkeypatch):
     whole = run(tiny)
-    original = Trainer._step
+    original = Trainer._update
 
     def interrupted(self):
         if self.progress.images == 32:
@@ -133,7 +135,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tiny, monkeypatch):
         return original(self)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", interrupted)
+        patch.setattr(Trainer, "_update", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run(tiny, fresh=True, set={"training.checkpoint_seconds": 1e-6})
     place = next((tiny.parent / "results" / "tiny").glob("*/checkpoints/training.safetensors")).parents[1]
@@ -237,7 +239,7 @@ def test_the_baseline_is_ddpm_with_the_same_network_budget_and_seed(tiny):
 
 def test_a_failure_is_recorded_and_the_same_command_tries_again(tiny, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "_step", lambda _self: float("nan"))
+        patch.setattr(Trainer, "_update", lambda _self: float("nan"))
         with pytest.raises(WorkError, match="diverged"):
             run(tiny)
     (path,) = (tiny.parent / "results").rglob("record.json")

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dvbench.measure.clock import LevelClock, peak_memory, reset_peak_memory
+from dvbench.measure.clock import LevelClock, NetworkClock, peak_memory, reset_peak_memory
 
 
 class Hands:
@@ -73,6 +73,41 @@ def test_a_cpu_is_not_waited_for(monkeypatch):
     clock.enter(0)
     clock.stop()
     assert sum(clock.seconds.values()) >= 0
+
+
+def test_the_networks_seconds_are_counted_apart():
+    hands = Hands()
+    clock = LevelClock(now=hands)
+    clock.enter(0)
+    for seconds in (3, 4):
+        with clock.network.running():
+            hands.at += seconds
+        hands.at += 1
+    clock.stop()
+    assert (clock.seconds, clock.network.take(), clock.network.take()) == ({0: 9.0}, 7.0, 0.0)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps"])
+def test_a_gpu_marks_the_times_itself(monkeypatch, kind):
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            hands.at += 1  # in milliseconds, as the device's are
+            self.at = hands.at
+
+        def elapsed_time(self, other):
+            return other.at - self.at
+
+    hands = Hands()
+    monkeypatch.setattr(getattr(torch, kind), "Event", Event)
+    monkeypatch.setattr(getattr(torch, kind), "synchronize", lambda *_: pytest.fail("waited"))
+    clock = NetworkClock(torch.device(kind))
+    for milliseconds in (100, 200):
+        with clock.running():
+            hands.at += milliseconds
+    assert clock.take() == pytest.approx(0.302)
 
 
 def test_the_default_time_is_the_walls():

@@ -66,8 +66,8 @@ TABLES = [
 ]
 
 
-def test_the_studies_and_the_comparison_are_shown():
-    assert len(TABLES) == 4
+def test_the_studies_the_comparison_and_the_speed_are_shown():
+    assert len(TABLES) == 7
 
 
 @pytest.mark.parametrize(("page", "command", "shown"), TABLES, ids=lambda value: getattr(value, "name", None))

@@ -7,8 +7,9 @@ import subprocess
 import pytest
 import torch
 
-from dvbench.environment import autocast, choose_device, choose_precision, describe, git_state
+from dvbench.environment import autocast, choose_device, choose_precision, describe, git_state, tf32
 from dvbench.errors import UsageError
+from dvbench.memory import sent
 
 CPU = torch.device("cpu")
 
@@ -32,6 +33,26 @@ def test_precision_is_what_the_device_computes_in():
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         with autocast(CPU, precision)():
             assert linear(x).dtype == dtype
+
+
+def test_fp32_products_are_rounded_to_tf32_on_cuda_alone_and_only_meanwhile():
+    before = torch.get_float32_matmul_precision()
+    with tf32(CPU):
+        assert torch.get_float32_matmul_precision() == before
+    with tf32(torch.device("cuda")):
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_what_is_sent_to_cuda_is_pinned_first_and_not_waited_for(monkeypatch):
+    sends = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self + 1)
+    monkeypatch.setattr(torch.Tensor, "to", lambda self, *where, **how: sends.append((self.item(), where, how)))
+    for kind in ("cuda", "mps", "cpu"):
+        sent(torch.zeros(()), torch.device(kind))
+    assert sends == [
+        (pinned, (torch.device(kind),), {"non_blocking": True}) for kind, pinned in (("cuda", 1), ("mps", 0), ("cpu", 0))
+    ]
 
 
 def test_the_commit_is_that_of_the_checkout_and_dirt_is_told(tmp_path):

@@ -22,7 +22,7 @@ KNOWS = {
     "dvbench.migrations": set(),
     "dvbench.record": {"dvbench.errors", "dvbench.files", "dvbench.schema", "dvbench.migrations"},
     "dvbench.process": {"dvbench.api"},
-    "dvbench.prediction": {"dvbench.process"},
+    "dvbench.prediction": {"dvbench.process", "dvbench.memory"},
     "dvbench.config": {"dvbench.api", "dvbench.errors", "dvbench.presets", "dvbench.registry"},
     "dvbench.presets": {"dvbench.errors"},
     "dvbench.options": {"dvbench.errors"},

@@ -23,10 +23,13 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uin
 CPU = torch.device("cpu")
 
 
-def trainer(basis=Dct, prediction="x0", pictures=IMAGES, dropout=0.0, **options):
+def trainer(
+    basis=Dct, prediction="x0", pictures=IMAGES, dropout=0.0, order=torch.contiguous_format, **options
+):
     torch.manual_seed(0)
     drawn = process(basis, ladder=(16, 8), turns=(0.5,), channels=3)
     network = UNet(drawn.ladder, 3, width=8, multipliers=(1, 2), attention=(8,), dropout=dropout)
+    network.to(memory_format=order)
     held = Training(**{"images": 320, "batch": 16, "warmup": 32, **options})
     return Trainer(network, drawn, pictures, data_range(drawn, pictures), prediction, held, 1, CPU, nullcontext)
 
@@ -99,10 +102,11 @@ def test_steps_are_uniform_and_evenly_spread(T, batch, seed):
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
-def test_going_on_from_a_checkpoint_is_as_if_never_interrupted(dropout):
-    whole = trainer(dropout=dropout)
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_going_on_from_a_checkpoint_is_as_if_never_interrupted(dropout, order):
+    whole = trainer(dropout=dropout, order=order)
     whole.train(lambda _: None)
-    first = trainer(dropout=dropout)
+    first = trainer(dropout=dropout, order=order)
 
     def stop(progress):
         if progress.images == 160:
@@ -110,9 +114,10 @@ def test_going_on_from_a_checkpoint_is_as_if_never_interrupted(dropout):
 
     with pytest.raises(StopHereError):
         first.train(stop)
-    tensors = {name: value.clone() for name, value in first.tensors().items()}
+    # As a checkpoint's file has them.
+    tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in first.tensors().items()}
     state = first.state()
-    second = trainer(dropout=dropout)
+    second = trainer(dropout=dropout, order=order)
     second.load(tensors, state)
     second.train(lambda _: None)
     for name, value in whole.tensors().items():
@@ -127,6 +132,44 @@ def test_microbatches_add_up_to_the_same_step():
     other.train(lambda _: None)
     for a, b in zip(one.network.parameters(), other.network.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_memory_for_less_than_one_image_is_told_with_the_mend(monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    one = trainer()
+    monkeypatch.setattr(UNet, "forward", full)
+    with pytest.raises(WorkError, match="too little memory for this network with one image at a time"):
+        one.train(lambda _: None)
+
+
+def test_warming_up_meets_every_shape_of_a_step_and_changes_nothing(monkeypatch):
+    one, other = trainer(batch=15, microbatch=6), trainer(batch=15, microbatch=6)
+    shapes, forward = set(), UNet.forward
+
+    def watched(self, x, t, level):
+        shapes.add((len(x), level))
+        return forward(self, x, t, level)
+
+    monkeypatch.setattr(UNet, "forward", watched)
+    one.warm_up()
+    warmed = set(shapes)
+    assert warmed
+    shapes.clear()
+    one.options = one.options.model_copy(update={"images": 300})  # whole batches
+    other.options = one.options
+    one.train(lambda _: None)
+    assert shapes <= warmed
+    other.train(lambda _: None)
+    for name, value in one.tensors().items():
+        assert torch.equal(value, other.tensors()[name]), name
+
+
+def test_the_network_takes_a_part_of_the_time():
+    one = trainer(images=64)
+    one.train(lambda _: None)
+    assert 0 < one.progress.network_seconds < one.progress.seconds
 
 
 def test_the_average_lags_behind_the_weights_and_follows_them():

@@ -1,0 +1,346 @@
+"""How fast dvbench is: its network beside others, and how much of the FLOPs saved arrives on the clock.
+
+    python benchmarks/speed.py networks         time what this part compares, write its record, print its table
+    python benchmarks/speed.py saving
+    python benchmarks/speed.py data
+    python benchmarks/speed.py networks --show  print the table of the record that is there
+
+What is compared takes turns in one process, round after round, so that a slow moment of the machine meets all alike.
+Every ratio is the median over the rounds of the ratio within a round, with its quartiles.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import product
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import click
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+from dvbench.bench import configure
+from dvbench.builtin.cats import Cats
+from dvbench.builtin.folder import Folder
+from dvbench.builtin.imaging import square
+from dvbench.builtin.unet import UNet
+from dvbench.compilation import compiled
+from dvbench.costs import network_cost, training_flops
+from dvbench.drawing import Drawing
+from dvbench.environment import autocast, choose_precision, describe, set_up
+from dvbench.files import write_json
+from dvbench.prediction import data_range, to_float
+from dvbench.randomness import order_of_epoch
+from dvbench.registry import registry, version
+from dvbench.setup import assemble
+from dvbench.training import Trainer
+
+RESULTS = Path(__file__).parents[1] / "results" / "reference" / "speed"
+CPU = torch.device("cpu")
+BATCH = 64
+Row: TypeAlias = dict[str, Any]
+Call: TypeAlias = Callable[[], object]
+OURS = "dvbench unet"
+COMPARED = ("diffusers", "denoising-diffusion-pytorch")
+STEPS = 6  # network calls an image
+TURNS: dict[int, tuple[float, ...]] = {1: (), 2: (0.4,), 3: (0.25, 0.55)}  # turning points, by levels
+
+
+def race(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Return the seconds that each contender tells in each round, after a round that does not count."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(rounds + 1):
+        for name, run in contenders.items():
+            spent = run()
+            if number:
+                seconds[name].append(spent)
+    return seconds
+
+
+def timed(call: Call) -> float:
+    """Return the seconds that ``call`` takes."""
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def spread(values: Sequence[float]) -> list[float]:
+    """Return the median and the quartiles."""
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return [middle, low, high]
+
+
+def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
+    """Return the median and the quartiles of the ratio within each round."""
+    return spread([a / b for a, b in zip(above, below, strict=True)])
+
+
+def networks(rounds: int) -> Iterator[Row]:
+    """Time the U-Nets of three libraries, of the same stages and widths, and ours at each of its levels."""
+    for precision in ("fp32", "bf16"):
+        if precision == "bf16" and choose_precision("auto", CPU) != "bf16":
+            click.echo("this processor does not compute in bf16: it is left out", err=True)
+            continue
+        for side in (32, 64):
+            yield from _side(side, precision, rounds)
+
+
+def _side(side: int, precision: str, rounds: int) -> Iterator[Row]:
+    contenders: dict[str, tuple[torch.nn.Module, Call]] = {}
+    images, times = torch.randn(BATCH, 3, side, side), torch.rand(BATCH)
+    ladder = (side, side // 2, side // 4)
+    ours, quick = UNet(ladder, 3), UNet(ladder, 3)
+    for network in (ours, quick):
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as a run has it
+    theirs, phil = _diffusers(side), _phil()
+    contenders[OURS] = ours, partial(ours, images, times, 0)
+    contenders["diffusers UNet2DModel"] = theirs, lambda: theirs(images, 1000 * times).sample
+    contenders["denoising-diffusion-pytorch Unet"] = phil, partial(phil, images, 1000 * times)
+    for level in (1, 2):
+        small = torch.randn(BATCH, 3, ladder[level], ladder[level])
+        contenders[f"{OURS}, level {level}"] = ours, partial(ours, small, times, level)
+    work = {name: _flops(call) for name, (_, call) in contenders.items()}
+    compiled(quick)
+    contenders[f"{OURS}, compiled"] = quick, partial(quick, images, times, 0)
+    work[f"{OURS}, compiled"] = work[OURS]
+    cast = autocast(CPU, precision)
+
+    def forward(call: Call) -> None:
+        with torch.inference_mode(), cast():
+            call()
+
+    def step(network: torch.nn.Module, call: Call) -> None:
+        with cast():
+            said: torch.Tensor = call()  # type: ignore[assignment]
+        said.float().square().mean().backward()  # type: ignore[no-untyped-call]
+        network.zero_grad()
+
+    factor = torch.randn(2048, 2048, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    for mode, passes in (("forward", 1), ("training step", 3)):
+        runs = {
+            name: partial(timed, partial(forward, call) if passes == 1 else partial(step, network, call))
+            for name, (network, call) in contenders.items()
+        }
+        runs["matrix product"] = lambda: timed(lambda: factor @ factor)
+        work["matrix product"] = 2 * 2048**3 / passes
+        seconds = race(runs, rounds)
+        rates = {name: [passes * work[name] / spent / 1e9 for spent in seconds[name]] for name in seconds}
+        for name in seconds:
+            # A step of training counts three times the FLOPs of a forward pass.
+            yield {
+                "side": side, "precision": precision, "mode": mode, "what": name, "batch": BATCH, "rounds": rounds,
+                "flops": passes * work[name], "seconds": spread(seconds[name]), "gflops": spread(rates[name]),
+                "ours_over_it": ratios(rates[OURS], rates[name]),
+            }  # fmt: skip
+
+
+def _flops(call: Call) -> int:
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def _diffusers(side: int) -> torch.nn.Module:
+    from diffusers import UNet2DModel
+
+    attend = side // 4 == 8
+    return UNet2DModel(
+        sample_size=side,
+        layers_per_block=1,
+        block_out_channels=(32, 64, 64),
+        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D" if attend else "DownBlock2D"),
+        up_block_types=("AttnUpBlock2D" if attend else "UpBlock2D", "UpBlock2D", "UpBlock2D"),
+        norm_num_groups=8,
+        attention_head_dim=64,
+    )
+
+
+def _phil() -> torch.nn.Module:
+    from denoising_diffusion_pytorch import Unet
+
+    network: torch.nn.Module = Unet(dim=32, dim_mults=(1, 2, 2), full_attn=(False, False, True))
+    return network
+
+
+class Method:
+    """What trains and draws with one ladder, and what it should cost."""
+
+    def __init__(self, ladder: Sequence[int], batch: int) -> None:
+        turns = TURNS[len(ladder)]
+        asked = {
+            "basis.name": "dct" if turns else "identity",
+            "ladder": list(ladder),
+            **({"schedule.turns": list(turns)} if turns else {}),
+            "training.batch": batch,
+            "sampling.batch": batch,
+            "sampling.steps": STEPS,
+            "dataset.train_images": 2048,
+        }
+        config = configure("cats", asked)
+        parts = assemble(config, registry())
+        limits = data_range(parts.process, parts.dataset.train)
+        self.batch = batch
+        self.cost = network_cost(parts.network, parts.process, STEPS, CPU)
+        cast = autocast(CPU, config.precision)
+        self.trainer = Trainer(
+            parts.network, parts.process, parts.dataset.train, limits, config.prediction, config.training, 0, CPU, cast
+        )
+        self.drawing = Drawing(parts, self.trainer.ema, limits)
+        self.drawn, self.in_network = 0.0, 0.0
+
+    def train(self) -> float:
+        """Take a step and return its seconds."""
+        before = self.trainer.progress.seconds
+        self.trainer.step()
+        return self.trainer.progress.seconds - before
+
+    def draw(self) -> float:
+        """Draw a batch and return its seconds."""
+        _, spent = self.drawing.draw(range(self.batch))
+        self.drawn, self.in_network = self.drawn + spent["seconds"], self.in_network + spent["network"]
+        return float(spent["seconds"])
+
+    @property
+    def train_flops(self) -> float:
+        """FLOPs of a training image."""
+        seen = self.trainer.progress.images_per_level
+        return training_flops(self.cost["forward_flops"], self.cost["backward_flops"], seen) or 0.0
+
+
+def saving(rounds: int) -> Iterator[Row]:
+    """Train and draw with and without dropping dimensions: the ratios of FLOPs, and those of the clock."""
+    for side, batch in product((32, 64), (64, 256)):
+        # Four times the pixels in four times the images: the rounds that take longest are the fewest.
+        often = max(rounds // 3, 3) if side * batch > 64 * 64 else rounds
+        ladders = {"DDPM": [side], "2 levels": [side, side // 2], "3 levels": [side, side // 2, side // 4]}
+        methods = {name: Method(ladder, batch) for name, ladder in ladders.items()}
+        base = methods["DDPM"]
+        training = race({name: method.train for name, method in methods.items()}, often)
+        drawing = race({name: method.draw for name, method in methods.items()}, often)
+        for name, method in methods.items():
+            progress = method.trainer.progress
+            yield {
+                "side": side, "batch": batch, "what": name, "rounds": often,
+                "sample_flop_ratio": base.cost["sample_flops"] / method.cost["sample_flops"],
+                "sample_speedup": ratios(drawing["DDPM"], drawing[name]),
+                "sample_seconds": spread(drawing[name]),
+                "sample_overhead": 1 - method.in_network / method.drawn,
+                "train_flop_ratio": base.train_flops / method.train_flops,
+                "train_speedup": ratios(training["DDPM"], training[name]),
+                "train_seconds": spread(training[name]),
+                "train_overhead": 1 - progress.network_seconds / progress.seconds,
+            }  # fmt: skip
+
+
+def data(rounds: int) -> Iterator[Row]:
+    """Read an epoch of a folder of pictures out of the cache, and by decoding them."""
+    count, side = 512, 64
+    with tempfile.TemporaryDirectory() as place:
+        for index, picture in enumerate(Cats(256, train_images=count, held_out_images=1).train):
+            Image.fromarray(picture).save(Path(place, f"{index}.png"))
+        folder = Folder(side, place)
+        images = folder.train
+
+        def decode(file: Path) -> npt.NDArray[np.uint8]:
+            with Image.open(file) as picture:
+                return square(picture, side, 3)
+
+        def cached() -> None:
+            for chosen in np.array_split(order_of_epoch(0, 0, len(images)), len(images) // BATCH):
+                to_float(images[chosen], CPU)
+
+        def decoded() -> None:
+            with ThreadPoolExecutor() as pool:  # as the dataset does it once
+                to_float(np.stack(list(pool.map(decode, Path(place).iterdir()))), CPU)
+
+        seconds = race({"cache": partial(timed, cached), "decoding": partial(timed, decoded)}, rounds)
+    for name in seconds:
+        yield {
+            "what": name, "rounds": rounds, "pictures": count, "side": side,
+            "images_per_second": spread([count / spent for spent in seconds[name]]),
+            "cache_over_it": ratios(seconds[name], seconds["cache"]),
+        }  # fmt: skip
+
+
+def told(values: Sequence[float], form: str) -> str:
+    """Write a median with its quartiles."""
+    middle, low, high = (format(value, form) for value in values)
+    return f"{middle} ({low} to {high})"
+
+
+def networks_table(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
+    """Yield the head and the rows of what ``networks`` found."""
+    yield "px", "precision", "", "network", "GFLOP/s", "dvbench's over it"
+    for row in rows:
+        yield (
+            *map(str, (row["side"], row["precision"], row["mode"], row["what"])),
+            *(told(row["gflops"], ".0f"), told(row["ours_over_it"], ".2f")),
+        )
+
+
+def saving_table(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
+    """Yield the head and the rows of what ``saving`` found."""
+    of = ("FLOPs", "clock", "outside the network")
+    yield "px", "batch", "method", *(f"sampling: {what}" for what in of), *(f"training: {what}" for what in of)
+    for row in rows:
+        yield (
+            *map(str, (row["side"], row["batch"], row["what"])),
+            *(f"{row['sample_flop_ratio']:.2f}", told(row["sample_speedup"], ".2f"), f"{row['sample_overhead']:.1%}"),
+            *(f"{row['train_flop_ratio']:.2f}", told(row["train_speedup"], ".2f"), f"{row['train_overhead']:.1%}"),
+        )
+
+
+def data_table(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
+    """Yield the head and the rows of what ``data`` found."""
+    yield "pictures from", "images a second", "the cache is faster by"
+    for row in rows:
+        yield row["what"], told(row["images_per_second"], ",.0f"), told(row["cache_over_it"], ".1f")
+
+
+PARTS = {"networks": (networks, networks_table), "saving": (saving, saving_table), "data": (data, data_table)}
+
+
+@click.command()
+@click.argument("part", type=click.Choice(list(PARTS)))
+@click.option("--show", is_flag=True, help="Only print the table of the record that is there.")
+@click.option("--rounds", type=click.IntRange(2), default=9, show_default=True)
+@click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Directory for the record.")
+def main(part: str, show: bool, rounds: int, threads: int, results: Path) -> None:
+    """Measure a PART of what makes dvbench fast on this machine."""
+    measure, table = PARTS[part]
+    file = results / f"{part}.json"
+    if not show:
+        set_up(CPU, threads)
+        measured = list(measure(rounds))
+        plugins = (
+            {name: version(name) for name in ("dvbench", *COMPARED)}
+            if part == "networks"
+            else {"dvbench": version("dvbench")}
+        )
+        environment = describe(CPU, choose_precision("auto", CPU), plugins, {})
+        write_json(
+            file,
+            {
+                "command": f"python benchmarks/speed.py {part} --rounds {rounds} --threads {threads}",
+                "environment": environment,
+                "rows": measured,
+            },
+        )
+    head, *lines = table(json.loads(file.read_text(encoding="utf-8"))["rows"])
+    for cells in (head, ["---"] * len(head), *lines):
+        click.echo(f"| {' | '.join(cells)} |")
+
+
+if __name__ == "__main__":
+    main()
