@@ -9,8 +9,11 @@ import torch
 
 from dvbench.errors import WorkError
 
-# What torch's allocator on the CPU and that on MPS say; CUDA's has an exception of its own.
-COMPLAINTS = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory", "out of memory")
+# What torch's allocator on the CPU, oneDNN's (which cannot tell why) and that on MPS say; CUDA has its own exception.
+COMPLAINTS = (
+    *("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory"),
+    *("could not create a primitive", "out of memory"),
+)
 
 GLIBC = platform.libc_ver()[0] == "glibc"
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from benchmarks import write_benchmark
 from click.testing import CliRunner
 
 import dvbench
+from benchmarks import write_benchmark
 from dvbench import compilation
 from dvbench.cli import cli
 from dvbench.training import Trainer
@@ -57,4 +57,4 @@ def test_a_compiled_network_draws_the_same_and_every_graph_is_made_before_the_cl
         for record in (plain, made)
     ]
     assert np.abs(images[0] - images[1]).max() <= 1
-    assert compilation.GRAPHS * 2 <= torch._dynamo.config.recompile_limit
+    assert torch._dynamo.config.recompile_limit >= 2 * compilation.GRAPHS

@@ -51,7 +51,8 @@ def test_what_is_sent_to_cuda_is_pinned_first_and_not_waited_for(monkeypatch):
     for kind in ("cuda", "mps", "cpu"):
         sent(torch.zeros(()), torch.device(kind))
     assert sends == [
-        (pinned, (torch.device(kind),), {"non_blocking": True}) for kind, pinned in (("cuda", 1), ("mps", 0), ("cpu", 0))
+        (pinned, (torch.device(kind),), {"non_blocking": True})
+        for kind, pinned in (("cuda", 1), ("mps", 0), ("cpu", 0))
     ]
 
 

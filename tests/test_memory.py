@@ -9,9 +9,9 @@ import textwrap
 import numpy as np
 import pytest
 import torch
-from benchmarks import write_benchmark
 
 import dvbench
+from benchmarks import write_benchmark
 from dvbench.builtin.unet import UNet
 from dvbench.errors import WorkError
 from dvbench.memory import GLIBC, halved, ran_out
@@ -46,7 +46,7 @@ def test_what_says_that_memory_ran_out_is_told_from_other_errors():
 def test_half_is_tried_next_until_there_is_one_image():
     full = torch.OutOfMemoryError("CUDA out of memory")
     assert [halved(n, full) for n in (64, 7, 2)] == [32, 3, 1]
-    with pytest.raises(WorkError, match="too little memory for this network with one image at a time: choose a smaller"):
+    with pytest.raises(WorkError, match="too little memory for this network with one image at a time: choose"):
         halved(1, full)
     with pytest.raises(RuntimeError, match="shapes do not fit"):
         halved(64, RuntimeError("shapes do not fit"))
@@ -109,8 +109,9 @@ def test_training_goes_on_in_a_process_whose_memory_really_is_too_small():
         from dvbench.training import Trainer
 
         torch.set_num_threads(1)
+        torch.backends.mkldnn.set_flags(False)  # a library that may crash where it gets no memory
         cpu, pictures = torch.device("cpu"), np.zeros((64, 64, 64, 3), np.uint8)
-        drawn = Process(Identity((64,), 3), Linear((64,), steps=10))
+        drawn = Process(Identity((64,), 3), Linear((64,), steps=50))
         network = UNet((64,), 3, width=16)
         def trainer(**options):
             held = Training(**{"images": 128, "batch": 64, "warmup": 1, **options})
@@ -119,7 +120,7 @@ def test_training_goes_on_in_a_process_whose_memory_really_is_too_small():
 
         trainer(images=2, batch=2).train(lambda _: None)  # libraries are loaded before the limit
         pages = int(open("/proc/self/statm").read().split()[0])
-        limit = pages * resource.getpagesize() + 300 * 2**20
+        limit = pages * resource.getpagesize() + 400 * 2**20
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         one = trainer()
         one.train(lambda _: None)

@@ -23,9 +23,7 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uin
 CPU = torch.device("cpu")
 
 
-def trainer(
-    basis=Dct, prediction="x0", pictures=IMAGES, dropout=0.0, order=torch.contiguous_format, **options
-):
+def trainer(basis=Dct, prediction="x0", pictures=IMAGES, dropout=0.0, order=torch.contiguous_format, **options):
     torch.manual_seed(0)
     drawn = process(basis, ladder=(16, 8), turns=(0.5,), channels=3)
     network = UNet(drawn.ladder, 3, width=8, multipliers=(1, 2), attention=(8,), dropout=dropout)
