@@ -11,6 +11,7 @@ Every ratio is the median over the rounds of the ratio within a round, with its 
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 import tempfile
@@ -36,7 +37,7 @@ from dvbench.builtin.imaging import square
 from dvbench.builtin.unet import UNet
 from dvbench.compilation import compiled
 from dvbench.costs import network_cost, training_flops
-from dvbench.drawing import Drawing
+from dvbench.drawing import Drawing, for_drawing
 from dvbench.environment import autocast, choose_precision, describe, set_up
 from dvbench.files import write_json
 from dvbench.prediction import data_range, to_float
@@ -96,24 +97,6 @@ def networks(rounds: int) -> Iterator[Row]:
 
 
 def _side(side: int, precision: str, rounds: int) -> Iterator[Row]:
-    contenders: dict[str, tuple[torch.nn.Module, Call]] = {}
-    images, times = torch.randn(BATCH, 3, side, side), torch.rand(BATCH)
-    ladder = (side, side // 2, side // 4)
-    ours, quick = UNet(ladder, 3), UNet(ladder, 3)
-    for network in (ours, quick):
-        network.to(memory_format=torch.channels_last)  # as a run has it
-    theirs, phil = _diffusers(side), _phil()
-    contenders[OURS] = ours, partial(ours, images, times, 0)
-    contenders["diffusers UNet2DModel"] = theirs, lambda: theirs(images, 1000 * times).sample
-    contenders["denoising-diffusion-pytorch Unet"] = phil, partial(phil, images, 1000 * times)
-    for level in (1, 2):
-        small = torch.randn(BATCH, 3, ladder[level], ladder[level])
-        contenders[f"{OURS}, level {level}"] = ours, partial(ours, small, times, level)
-    work: dict[str, float] = {name: _flops(call) for name, (_, call) in contenders.items()}
-    if side == SIDES[0]:  # compiling takes minutes
-        compiled(quick)
-        contenders[f"{OURS}, compiled"] = quick, partial(quick, images, times, 0)
-        work[f"{OURS}, compiled"] = work[OURS]
     cast = autocast(CPU, precision)
 
     def forward(call: Call) -> None:
@@ -128,6 +111,14 @@ def _side(side: int, precision: str, rounds: int) -> Iterator[Row]:
 
     factor = torch.randn(2048, 2048, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     for mode, passes in (("forward", 1), ("training step", 3)):
+        contenders = _contenders(side, precision, drawing=mode == "forward")
+        work: dict[str, float] = {name: _flops(call) for name, (_, call) in contenders.items()}
+        if side == SIDES[0]:  # compiling takes minutes
+            ours, _ = contenders[OURS]
+            quick = copy.deepcopy(ours)
+            compiled(quick)  # type: ignore[arg-type]
+            name = f"{OURS}, compiled"
+            contenders[name], work[name] = (quick, partial(quick, *_inputs(side), 0)), work[OURS]
         runs: dict[str, Callable[[], float]] = {
             name: partial(timed, partial(forward, call) if passes == 1 else partial(step, network, call))
             for name, (network, call) in contenders.items()
@@ -143,6 +134,27 @@ def _side(side: int, precision: str, rounds: int) -> Iterator[Row]:
                 "flops": passes * work[name], "seconds": spread(seconds[name]), "gflops": spread(rates[name]),
                 "ours_over_it": ratios(rates[OURS], rates[name]),
             }  # fmt: skip
+
+
+def _inputs(side: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.randn(BATCH, 3, side, side), torch.rand(BATCH)
+
+
+def _contenders(side: int, precision: str, *, drawing: bool) -> dict[str, tuple[torch.nn.Module, Call]]:
+    """Return each network with a call of it."""
+    ladder = (side, side // 2, side // 4)
+    ours: Any = UNet(ladder, 3)
+    if drawing:
+        ours = for_drawing(ours, precision)
+    theirs, phil = _diffusers(side), _phil()
+    images, times = _inputs(side)
+    lower = {f"{OURS}, level {level}": (ours, partial(ours, *_inputs(ladder[level]), level)) for level in (1, 2)}
+    return {
+        OURS: (ours, partial(ours, images, times, 0)),
+        "diffusers UNet2DModel": (theirs, lambda: theirs(images, 1000 * times).sample),
+        "denoising-diffusion-pytorch Unet": (phil, partial(phil, images, 1000 * times)),
+        **lower,
+    }
 
 
 def _flops(call: Call) -> int:

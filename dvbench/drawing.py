@@ -38,7 +38,7 @@ class Drawing:
         self.parts, self.say = parts, say
         config = parts.config
         self.batch = config.sampling.batch
-        network = cast_once(network.eval(), config.precision)
+        network = for_drawing(network, config.precision)
         if config.compile:
             compiled(network)
         self.denoiser = Denoiser(
@@ -114,12 +114,16 @@ class Drawing:
             raise
 
 
-def cast_once(network: Backbone, precision: str) -> Backbone:
-    """Return ``network`` for drawing in ``precision``: with the weights that each call would cast cast already."""
-    if precision == "fp32" or not any(True for _ in network.parameters()):
-        return network
-    network = copy.deepcopy(network)
-    for module in network.modules():
+def for_drawing(network: Backbone, precision: str) -> Backbone:
+    """Return a copy of ``network`` that only draws: weights channels last, and what each call would cast cast once.
+
+    A network without parameters has nothing to gain: it is returned itself.
+    """
+    if not any(True for _ in network.parameters()):
+        return network.eval()
+    network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
+    network.to(memory_format=torch.channels_last)
+    for module in network.modules() if precision != "fp32" else ():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
             module.to(DTYPES[precision])
     return network

@@ -7,21 +7,25 @@ import os
 import pickle
 import re
 import struct
+import time
 import zipfile
 import zlib
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from PIL import Image
 
+from benchmarks import write_pictures
 from dvbench.builtin.downloads import Cifar10, FashionMnist
 from dvbench.builtin.faces import Faces
 from dvbench.builtin.folder import Folder
 from dvbench.builtin.imaging import Splits, distinct, package_directory, square
 from dvbench.errors import UsageError
+from dvbench.prediction import to_float
 
 
 @pytest.fixture(autouse=True)
@@ -419,3 +423,19 @@ def test_without_a_network_the_files_to_give_are_named(cache, monkeypatch, cls):
     message = complaint(cls(32))
     assert f"could not be downloaded into {cache / 'torchvision'}: where there is no network, give --data" in message
     assert cls.files in message
+
+
+def test_an_epoch_out_of_the_cache_is_at_least_five_times_as_fast_as_decoding_it(tmp_path):
+    """Measured at some two hundred times as fast: benchmarks/speed.py data."""
+    data = write_pictures(tmp_path / "pictures", count=64, side=256)
+    Folder(32, str(data)).load()
+    began = time.perf_counter()
+    for file in data.iterdir():
+        with Image.open(file) as picture:
+            square(picture, 32, 3)
+    decoded = time.perf_counter() - began
+    train = Folder(32, str(data)).train
+    assert isinstance(train.base, np.memmap)
+    began = time.perf_counter()
+    to_float(train[np.random.default_rng(0).permutation(len(train))], torch.device("cpu"))
+    assert 5 * (time.perf_counter() - began) < decoded

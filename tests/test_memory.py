@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dvbench
-from benchmarks import write_benchmark
+from benchmarks import write_benchmark, write_pictures
 from dvbench.builtin.unet import UNet
 from dvbench.errors import WorkError
 from dvbench.memory import GLIBC, halved, ran_out
@@ -159,3 +159,16 @@ def test_memory_that_is_freed_is_used_again_without_page_faults_and_handed_back_
     before, after, kept = map(int, told)
     assert after < 10 < before
     assert kept < 2**24
+
+
+@pytest.mark.slow
+@linux
+def test_the_network_of_the_ffhq_preset_trains_at_256_px_within_24_gb(tmp_path):
+    data = write_pictures(tmp_path / "pictures", count=8, side=256)
+    few = {"training.batch": 4, "sampling.batch": 1, "sampling.samples": 2, "sampling.steps": 3}
+    record = dvbench.run(
+        "ffhq", data=str(data), results=tmp_path / "results", train_images=4, microbatch=1, device="cpu", set=few
+    )
+    assert record.cost.params > 1e8
+    assert min(record.cost.train_images_per_level) >= 1  # the whole network too
+    assert record.cost.peak_memory_bytes < 24e9
