@@ -1,6 +1,7 @@
 """How fast dvbench is: its network beside others, and how much of the FLOPs saved arrives on the clock.
 
     python benchmarks/speed.py networks         time what this part compares, write its record, print its table
+    python benchmarks/speed.py operators
     python benchmarks/speed.py saving
     python benchmarks/speed.py data
     python benchmarks/speed.py networks --show  print the table of the record that is there
@@ -97,18 +98,6 @@ def networks(rounds: int) -> Iterator[Row]:
 
 
 def _side(side: int, precision: str, rounds: int) -> Iterator[Row]:
-    cast = autocast(CPU, precision)
-
-    def forward(call: Call) -> None:
-        with torch.inference_mode(), cast():
-            call()
-
-    def step(network: torch.nn.Module, call: Call) -> None:
-        with cast():
-            said: torch.Tensor = call()  # type: ignore[assignment]
-        said.float().square().mean().backward()  # type: ignore[no-untyped-call]
-        network.zero_grad()
-
     factor = torch.randn(2048, 2048, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     for mode, passes in (("forward", 1), ("training step", 3)):
         contenders = _contenders(side, precision, drawing=mode == "forward")
@@ -120,7 +109,10 @@ def _side(side: int, precision: str, rounds: int) -> Iterator[Row]:
             name = f"{OURS}, compiled"
             contenders[name], work[name] = (quick, partial(quick, *_inputs(side), 0)), work[OURS]
         runs: dict[str, Callable[[], float]] = {
-            name: partial(timed, partial(forward, call) if passes == 1 else partial(step, network, call))
+            name: partial(
+                timed,
+                partial(_forward, call, precision) if passes == 1 else partial(_step, network, call, precision),
+            )
             for name, (network, call) in contenders.items()
         }
         runs["matrix product"] = lambda: timed(lambda: factor @ factor)
@@ -134,6 +126,18 @@ def _side(side: int, precision: str, rounds: int) -> Iterator[Row]:
                 "flops": passes * work[name], "seconds": spread(seconds[name]), "gflops": spread(rates[name]),
                 "ours_over_it": ratios(rates[OURS], rates[name]),
             }  # fmt: skip
+
+
+def _forward(call: Call, precision: str = "fp32") -> None:
+    with torch.inference_mode(), autocast(CPU, precision)():
+        call()
+
+
+def _step(network: torch.nn.Module, call: Call, precision: str = "fp32") -> None:
+    with autocast(CPU, precision)():
+        said: torch.Tensor = call()  # type: ignore[assignment]
+    said.float().square().mean().backward()  # type: ignore[no-untyped-call]
+    network.zero_grad()
 
 
 def _inputs(side: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -184,6 +188,21 @@ def _phil() -> torch.nn.Module:
 
     network: torch.nn.Module = Unet(dim=32, dim_mults=(1, 2, 2), full_attn=(False, False, True))
     return network
+
+
+def operators(rounds: int) -> Iterator[Row]:
+    """Tell how the time of dvbench's network is spent, at its whole size."""
+    for mode in ("forward", "training step"):
+        network, call = _contenders(SIDES[0], "fp32", drawing=mode == "forward")[OURS]
+        run = partial(_forward, call) if mode == "forward" else partial(_step, network, call)
+        run()
+        with torch.profiler.profile() as profile:
+            for _ in range(rounds):
+                run()
+        spent = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+        total = sum(spent.values())
+        for name, time_ in sorted(spent.items(), key=lambda item: -item[1])[:8]:
+            yield {"mode": mode, "operator": name, "share": time_ / total}
 
 
 class Method:
@@ -302,6 +321,13 @@ def networks_table(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
         )
 
 
+def operators_table(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
+    """Yield the head and the rows of what ``operators`` found."""
+    yield "", "operator", "share of the time"
+    for row in rows:
+        yield row["mode"], f"`{row['operator']}`", f"{row['share']:.1%}"
+
+
 def saving_table(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
     """Yield the head and the rows of what ``saving`` found."""
     of = ("FLOPs", "clock", "outside the network")
@@ -321,7 +347,12 @@ def data_table(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
         yield row["what"], told(row["images_per_second"], ",.0f"), told(row["cache_over_it"], ".1f")
 
 
-PARTS = {"networks": (networks, networks_table), "saving": (saving, saving_table), "data": (data, data_table)}
+PARTS = {
+    "networks": (networks, networks_table),
+    "operators": (operators, operators_table),
+    "saving": (saving, saving_table),
+    "data": (data, data_table),
+}
 
 
 @click.command()
