@@ -12,7 +12,6 @@ Every ratio is the median over the rounds of the ratio within a round, with its 
 
 from __future__ import annotations
 
-import copy
 import json
 import statistics
 import tempfile
@@ -36,7 +35,7 @@ from dvbench.builtin.cats import Cats
 from dvbench.builtin.folder import Folder
 from dvbench.builtin.imaging import square
 from dvbench.builtin.unet import UNet
-from dvbench.compilation import compiled
+from dvbench.compilation import compiled, copied
 from dvbench.costs import network_cost, training_flops
 from dvbench.drawing import Drawing, for_drawing
 from dvbench.environment import autocast, choose_precision, describe, set_up
@@ -104,8 +103,8 @@ def _side(side: int, precision: str, rounds: int) -> Iterator[Row]:
         work: dict[str, float] = {name: _flops(call) for name, (_, call) in contenders.items()}
         if side == SIDES[0]:  # compiling takes minutes
             ours, _ = contenders[OURS]
-            quick = copy.deepcopy(ours)
-            compiled(quick)  # type: ignore[arg-type]
+            quick = copied(ours)  # type: ignore[arg-type]
+            compiled(quick)
             name = f"{OURS}, compiled"
             contenders[name], work[name] = (quick, partial(quick, *_inputs(side), 0)), work[OURS]
         runs: dict[str, Callable[[], float]] = {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 
 from dvbench.backbone import Backbone
@@ -31,5 +33,12 @@ def compiled(network: Backbone) -> None:
     """Let ``network`` be compiled at its first call with each level and number of images."""
     limit = GRAPHS * len(network.ladder)
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)  # noqa: SLF001
-    # A level is a plain number, for which a graph of its own is made.
-    network.compile(dynamic=False)
+    # A level is a plain number, for which a graph of its own is made. Hooks, which watch plugins, stay outside.
+    network.forward = torch.compile(type(network).forward.__get__(network), dynamic=False)  # type: ignore[method-assign]
+
+
+def copied(network: Backbone) -> Backbone:
+    """Return a copy of ``network`` that is not compiled."""
+    made = copy.deepcopy(network)
+    vars(made).pop("forward", None)  # it would run the original
+    return made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeAlias
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from dvbench.backbone import Backbone
-from dvbench.compilation import compiled
+from dvbench.compilation import compiled, copied
 from dvbench.environment import DTYPES, autocast
 from dvbench.guard import NotFiniteError
 from dvbench.measure.clock import LevelClock
@@ -121,7 +120,7 @@ def for_drawing(network: Backbone, precision: str) -> Backbone:
     """
     if not any(True for _ in network.parameters()):
         return network.eval()
-    network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
+    network = copied(network).eval().requires_grad_(requires_grad=False)
     network.to(memory_format=torch.channels_last)
     for module in network.modules() if precision != "fp32" else ():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):

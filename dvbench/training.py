@@ -94,23 +94,26 @@ class Trainer:
     def warm_up(self) -> None:
         """Run the network on every shape that a step has, before the clock runs: a compiler does its work then."""
         buffers = [buffer.clone() for buffer in self.network.buffers()]
+        noise = self.noise.get_state()
         devices = [self.device] if self.device.type == "cuda" else []
         self.network.train()
         with torch.random.fork_rng(devices):
-            for level, side in enumerate(self.process.ladder):
-                for size in self._sizes(level):
-                    x = torch.zeros(size, self.network.channels, side, side, device=self.device)
-                    with tf32(self.device), self.autocast():
-                        said = self.network(x, torch.ones(size, device=self.device), level)
-                    (0.0 * said.float().sum()).backward()
+            for level in range(self.process.K + 1):
+                steps = [t for t in range(1, self.process.T + 1) if self.process.level(t) == level]
+                for size in self._sizes(len(steps)):
+                    x0 = to_float(self.images[np.arange(size) % len(self.images)], self.device)
+                    t = torch.full((size,), steps[0], device=self.device)
+                    # As a step does it: a compiler heeds the order in memory, too.
+                    self._loss(x0[torch.arange(size, device=self.device)], t, level).sum().backward()  # type: ignore[no-untyped-call]
         self.optimizer.zero_grad(set_to_none=True)
+        self.clock.take()
+        self.noise.set_state(noise)
         for buffer, held in zip(self.network.buffers(), buffers, strict=True):
             buffer.copy_(held)
 
-    def _sizes(self, level: int) -> set[int]:
-        """Return how many images of a level are in the network at a time, over all full batches."""
-        process = self.process
-        share = sum(process.level(t) == level for t in range(1, process.T + 1)) / process.T
+    def _sizes(self, steps: int) -> set[int]:
+        """Return how many images of a level of so many ``steps`` are in the network at a time, over full batches."""
+        share = steps / self.process.T
         counts = {math.floor(self.options.batch * share), math.ceil(self.options.batch * share)}
         parts = {min(count, self.microbatch) for count in counts} | {count % self.microbatch for count in counts}
         return parts - {0}
