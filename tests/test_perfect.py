@@ -171,6 +171,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the largest resident set is counted in other units")
+@pytest.mark.slow
 def test_ten_thousand_images_of_64_px_fit_in_2_gb():
     run = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
     kilobytes = int(run.stdout)
