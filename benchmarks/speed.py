@@ -27,14 +27,10 @@ import click
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch.utils.flop_counter import FlopCounterMode
 
 from dvbench.bench import configure
-from dvbench.builtin.cats import Cats
-from dvbench.builtin.folder import Folder
-from dvbench.builtin.imaging import square
-from dvbench.builtin.unet import UNet
 from dvbench.compilation import compiled, copied
 from dvbench.costs import network_cost, training_flops
 from dvbench.drawing import Drawing, for_drawing
@@ -146,7 +142,7 @@ def _inputs(side: int) -> tuple[torch.Tensor, torch.Tensor]:
 def _contenders(side: int, precision: str, *, drawing: bool) -> dict[str, tuple[torch.nn.Module, Call]]:
     """Return each network with a call of it."""
     ladder = (side, side // 2, side // 4)
-    ours: Any = UNet(ladder, 3)
+    ours = registry().load("backbone", "unet")(ladder, 3)
     if drawing:
         ours = for_drawing(ours, precision)
     theirs, phil = _diffusers(side), _phil()
@@ -170,7 +166,7 @@ def _diffusers(side: int) -> torch.nn.Module:
     from diffusers import UNet2DModel
 
     attend = side // 4 == 8
-    network: torch.nn.Module = UNet2DModel(  # type: ignore[no-untyped-call,assignment]
+    network: torch.nn.Module = UNet2DModel(
         sample_size=side,
         layers_per_block=1,
         block_out_channels=(32, 64, 64),
@@ -277,15 +273,16 @@ def saving(rounds: int) -> Iterator[Row]:
 def data(rounds: int) -> Iterator[Row]:
     """Read an epoch of a folder of pictures out of the cache, and by decoding them."""
     count, side = 512, 64
+    cats = registry().load("dataset", "cats")(256, train_images=count, held_out_images=1)
     with tempfile.TemporaryDirectory() as place:
-        for index, picture in enumerate(Cats(256, train_images=count, held_out_images=1).train):
+        for index, picture in enumerate(cats.train):
             Image.fromarray(picture).save(Path(place, f"{index}.png"))
-        folder = Folder(side, place)
+        folder = registry().load("dataset", "folder")(side, place)
         images = folder.train
 
         def decode(file: Path) -> npt.NDArray[np.uint8]:
             with Image.open(file) as picture:
-                return square(picture, side, 3)
+                return np.asarray(ImageOps.fit(picture, (side, side), Image.Resampling.LANCZOS))
 
         def cached() -> None:
             for chosen in np.array_split(order_of_epoch(0, 0, len(images)), len(images) // BATCH):
