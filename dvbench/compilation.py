@@ -9,7 +9,7 @@ import torch
 from dvbench.backbone import Backbone
 from dvbench.errors import UsageError
 
-# Graphs of a level: full, smaller and remaining batches, of training, drawing and measuring on the way.
+# Graphs of a level, at most: full, smaller and remaining batches, of training and drawing, of several runs.
 GRAPHS = 16
 
 
@@ -32,7 +32,7 @@ def _double(x: torch.Tensor) -> torch.Tensor:
 def compiled(network: Backbone) -> None:
     """Let ``network`` be compiled at its first call with each level and number of images."""
     limit = GRAPHS * len(network.ladder)
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)  # noqa: SLF001
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)  # noqa: SLF001 - it has no public name
     # A level is a plain number, for which a graph of its own is made. Hooks, which watch plugins, stay outside.
     network.forward = torch.compile(type(network).forward.__get__(network), dynamic=False)  # type: ignore[method-assign]
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from dvbench.backbone import Backbone
-from dvbench.compilation import compiled, copied
+from dvbench.compilation import copied
 from dvbench.environment import DTYPES, autocast
 from dvbench.guard import NotFiniteError
 from dvbench.measure.clock import LevelClock
@@ -38,8 +38,6 @@ class Drawing:
         config = parts.config
         self.batch = config.sampling.batch
         network = for_drawing(network, config.precision)
-        if config.compile:
-            compiled(network)
         self.denoiser = Denoiser(
             network,
             matched(parts),
@@ -118,7 +116,7 @@ def for_drawing(network: Backbone, precision: str) -> Backbone:
 
     A network without parameters has nothing to gain: it is returned itself.
     """
-    if not any(True for _ in network.parameters()):
+    if next(network.parameters(), None) is None:
         return network.eval()
     network = copied(network).eval().requires_grad_(requires_grad=False)
     network.to(memory_format=torch.channels_last)

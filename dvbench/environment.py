@@ -41,7 +41,7 @@ def choose_precision(name: str, device: torch.device) -> str:
         native: dict[str, Callable[[], bool]] = {
             "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
             # torch has no public name for this question.
-            "cpu": lambda: bool(torch.cpu._is_avx512_bf16_supported()),  # noqa: SLF001
+            "cpu": lambda: bool(torch.cpu._is_avx512_bf16_supported()),  # noqa: SLF001 - as said
             "mps": lambda: False,
         }
         return "bf16" if native[device.type]() else "fp32"

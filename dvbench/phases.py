@@ -231,6 +231,8 @@ class Work:
         """Draw all samples and return them with what they cost; each batch drawn survives an interruption."""
         options = self.config.sampling
         drawing = Drawing(self.parts, self.parts.network, self.limits, self.reporter.say)
+        if self.config.compile:  # not while training, where a copy is drawn with once
+            compiled(drawing.denoiser.network)
         meter = EnergyMeter(self.parts.device)
         done = sum(len(tensors["samples"]) for tensors, _ in self.drawn)
         with self.reporter.task(f"sampling {self.name}") as update:

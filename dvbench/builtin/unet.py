@@ -122,7 +122,7 @@ def normal(channels: int) -> nn.GroupNorm:
     """Return group norm with groups of 16 channels, or the next larger number that divides them (at most all).
 
     16 is the best of the numbers that Wu and He 2018 tried (table 3), and on a CPU the norm of fewer channels last, as
-    in DDPM's 32 groups, takes up to eight times as long.
+    in DDPM's 32 groups, takes several times as long.
     """
     size = min((s for s in range(16, channels) if channels % s == 0), default=channels)
     return nn.GroupNorm(channels // size, channels, eps=1e-6)
