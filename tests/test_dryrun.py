@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import resource
 import sys
 from collections import Counter
 from subprocess import run as call
@@ -76,17 +75,25 @@ def test_no_benchmark_needs_its_data(name, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+# From a small process: what a child is said to have held at most begins with what its parent held.
+MEASURED = """
+import resource, subprocess, sys
+subprocess.run(sys.argv[1:], check=True)
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(used.ru_utime, used.ru_maxrss)
+"""
+
+
 def test_the_largest_is_counted_within_a_minute_and_in_four_gigabytes(tmp_path):
     command = [sys.executable, "-m", "dvbench", "run", "ffhq1024", "--basis", "dct", "--dry-run", "--json"]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = call(command, capture_output=True, text=True, cwd=tmp_path, check=True)
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    (line,) = done.stdout.splitlines()
+    done = call([sys.executable, "-c", MEASURED, *command], capture_output=True, text=True, cwd=tmp_path, check=True)
+    line, used = done.stdout.splitlines()
+    seconds, kilobytes = map(float, used.split())
     cost = json.loads(line)["cost"]
     assert cost["params"] > 1e8
     assert cost["train_flops"] == 32_000_000 * cost["train_flops_per_image"]
-    assert used.ru_utime - before.ru_utime < 60
-    assert used.ru_maxrss * 1024 < 4e9
+    assert seconds < 60
+    assert kilobytes * 1024 < 4e9
 
 
 def test_a_network_larger_than_any_memory_is_counted():

@@ -154,8 +154,9 @@ def test_only_it_knows_the_optimal_variance(tmp_path):
 
 
 LARGE = """
-import resource, numpy as np, torch
+import numpy as np, torch
 from dvbench import Process, create
+from dvbench.measure.clock import peak_memory
 torch.set_num_threads(1)
 images = np.random.default_rng(0).integers(0, 256, (10_000, 64, 64, 3), dtype=np.uint8)
 ladder = (64, 32, 16)
@@ -166,13 +167,13 @@ network.prepare(process, images, "eps")
 with torch.inference_mode():
     said = network(torch.randn(64, 3, 64, 64), torch.full((64,), 0.1), 0)
 assert said.isfinite().all()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(peak_memory(torch.device("cpu")))
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the largest resident set is counted in other units")
+@pytest.mark.skipif(sys.platform != "linux", reason="the largest resident set is read where Linux tells it")
 @pytest.mark.slow
 def test_ten_thousand_images_of_64_px_fit_in_2_gb():
     run = subprocess.run([sys.executable, "-c", LARGE], capture_output=True, text=True, check=True)
-    kilobytes = int(run.stdout)
-    assert 10_000 * 64 * 64 * 3 * 4 / 1000 < kilobytes < 2e9 / 1024
+    # Not getrusage's figure: that begins with what the process held that started this one.
+    assert 10_000 * 64 * 64 * 3 * 4 < int(run.stdout) < 2e9
