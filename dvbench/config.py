@@ -39,6 +39,11 @@ class Training(Section):
         0.999, ge=0, lt=1, description="decay per step of the averaged weights, lower in the first steps"
     )
     min_snr: float | None = Field(5.0, gt=0, description="min-SNR-gamma weight of the loss; null weighs all alike")
+    shares: tuple[float, ...] | None = Field(
+        None, description="for each level, its share of the images of a batch; null: as its steps to all"
+    )
+    weights: tuple[float, ...] | None = Field(None, description="for each level, what its loss is multiplied by")
+    flip: bool = Field(default=False, description="mirror half of the images")
     checkpoint_seconds: float = Field(60.0, gt=0, description="seconds between checkpoints")
 
     @model_validator(mode="after")
@@ -87,6 +92,13 @@ class Config(Section):
     sampling: Sampling
     evaluation: Evaluation | None = Field(None, description="None: the network is measured at the end of training only")
 
+    @model_validator(mode="after")
+    def _a_weight_for_each_level(self) -> Config:
+        weights = self.training.weights
+        if weights is not None and (len(weights) != len(self.ladder) or min(weights) <= 0):
+            raise ValueError(f"training.weights must be {len(self.ladder)} numbers above 0, one for each level")
+        return self
+
     def plugin(self, kind: Kind) -> tuple[str, dict[str, Any]]:
         """Return the name and the options of the plugin chosen for ``kind``."""
         section = dict(getattr(self, kind))
@@ -95,10 +107,13 @@ class Config(Section):
     def to_json(self) -> dict[str, Any]:
         """Return the whole resolved configuration in JSON's types; what is not asked for is left out."""
         # Runs are found again by a hash of this: an option that came later must not rename them.
-        absent = {key for key in ("evaluation", "compile") if not getattr(self, key)}
+        absent: dict[str, Any] = {key: True for key in ("evaluation", "compile") if not getattr(self, key)}
+        absent["training"] = {key for key in ("shares", "weights", "flip") if not getattr(self.training, key)}
         return self.model_dump(mode="json", exclude=absent)
 
 
+# Where there are no levels these say nothing.
+OF_LEVELS = ("schedule.turns", "schedule.attenuation", "training.shares", "training.weights")
 MODELS: Mapping[str, type[Section]] = {"training": Training, "sampling": Sampling, "evaluation": Evaluation}
 
 
@@ -175,7 +190,14 @@ def _check_sections(content: Mapping[str, Any]) -> None:
 
 def baseline_of(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the overrides of the DDPM baseline of a run: the same but for the basis, and so without levels."""
-    of_levels = {"preset", "basis.name", "schedule.turns", "schedule.attenuation"}
+    of_levels = {
+        "preset",
+        "basis.name",
+        "schedule.turns",
+        "schedule.attenuation",
+        "training.shares",
+        "training.weights",
+    }
     kept = {key: value for key, value in overrides.items() if key not in of_levels and not key.startswith("basis.")}
     return {**kept, "basis.name": "identity"}
 
@@ -236,7 +258,7 @@ def _fit_ladder(content: dict[str, Any], registry: Registry, asked: set[str]) ->
     name = str(content["basis"].get("name", ""))
     usable = registry.load("basis", name).usable(ladder)
     if (len(usable) == 1 or len(usable) < len(ladder)) and "schedule" in content:
-        for option in ("schedule.turns", "schedule.attenuation"):
+        for option in OF_LEVELS:
             if option in asked:
                 raise UsageError(
                     f"basis {name} stays at {usable[-1]} px, so {option.partition('.')[2]} says nothing: leave it out"
@@ -248,6 +270,9 @@ def _fit_ladder(content: dict[str, Any], registry: Registry, asked: set[str]) ->
         if len(usable) == 1:
             levels["attenuation"] = 1.0
         content["schedule"] = {**schedule, **{key: value for key, value in levels.items() if key in known}}
+        if isinstance(content.get("training"), dict):
+            per_level = {"shares", "weights"}
+            content["training"] = {key: value for key, value in content["training"].items() if key not in per_level}
     content["ladder"] = list(usable)
 
 

@@ -15,6 +15,7 @@ from dvbench.guard import Guard, WatchedBasis, WatchedSampler
 from dvbench.process import Process
 from dvbench.randomness import seed_of
 from dvbench.registry import Registry
+from dvbench.times import TrainingTimes
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ def design(config: Config, registry: Registry, guard: Guard, channels: int, devi
         process.times(config.sampling.steps)
     except ValueError as error:
         raise UsageError(f"--sample-steps: {error}") from error
+    try:
+        TrainingTimes.of(process, config.training.shares)
+    except ValueError as error:
+        raise UsageError(f"training.shares: {error}") from error
     # The network's first weights come from the seed, and nobody else's random numbers are touched.
     with device, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, "weights"))

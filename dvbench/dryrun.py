@@ -23,6 +23,7 @@ from dvbench.measure.operators import FLOPS_PER_MAC
 from dvbench.record import Cost
 from dvbench.registry import Registry
 from dvbench.report.table import NONE, count, significant
+from dvbench.times import TrainingTimes
 
 PER_LEVEL = {
     "FLOPs forward": "forward_flops",
@@ -77,13 +78,13 @@ class Forecast:
 
 def _cost(config: Config, made: Design, device: torch.device, *, countable: bool) -> dict[str, Any]:
     process, steps, budget = made.process, config.sampling.steps, config.training.images
-    levels = torch.as_tensor(process.level(torch.arange(1, process.T + 1)))
+    times = TrainingTimes.of(process, config.training.shares)
     cost: dict[str, Any] = {
         **dict.fromkeys(Cost.model_fields),
         "flops_per_mac": FLOPS_PER_MAC,
         "steps_per_level": process.steps_per_level(steps),
         "samples": config.sampling.samples,
-        "train_share_per_level": [int((levels == level).sum()) / process.T for level in range(process.K + 1)],
+        "train_share_per_level": [times.share(level) for level in range(process.K + 1)],
         "train_flops": None,
     }
     if countable:

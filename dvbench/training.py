@@ -23,6 +23,7 @@ from dvbench.memory import halved, release
 from dvbench.prediction import DataRange, Prediction, loss_weight, scaled_input, target, to_float
 from dvbench.process import Process
 from dvbench.randomness import order_of_epoch, torch_generator
+from dvbench.times import TrainingTimes
 
 
 @dataclass
@@ -80,7 +81,10 @@ class Trainer:
             fused=device.type != "mps",
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=loss_scaling)
+        self.times = TrainingTimes.of(process, options.shares)
+        self.weights = options.weights or (1.0,) * (process.K + 1)
         self.draws = torch_generator(seed, "training times")
+        self.flips = torch_generator(seed, "training flips")
         self.noise = torch_generator(seed, "training noise", device)
         self.progress = Progress(images_per_level=[0] * (process.K + 1))
         self._epoch: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
@@ -100,7 +104,7 @@ class Trainer:
         with torch.random.fork_rng(devices):
             for level in range(self.process.K + 1):
                 steps = [t for t in range(1, self.process.T + 1) if self.process.level(t) == level]
-                for size in self._sizes(len(steps)):
+                for size in self._sizes(level):
                     x0 = to_float(self.images[np.arange(size) % len(self.images)], self.device)
                     t = torch.full((size,), steps[0], device=self.device)
                     # As a step does it: a compiler heeds the order in memory, too.
@@ -111,9 +115,9 @@ class Trainer:
         for buffer, held in zip(self.network.buffers(), buffers, strict=True):
             buffer.copy_(held)
 
-    def _sizes(self, steps: int) -> set[int]:
-        """Return how many images of a level of so many ``steps`` are in the network at a time, over full batches."""
-        share = steps / self.process.T
+    def _sizes(self, level: int) -> set[int]:
+        """Return how many images of a level are in the network at a time, over full batches."""
+        share = self.times.share(level)
         counts = {math.floor(self.options.batch * share), math.ceil(self.options.batch * share)}
         parts = {min(count, self.microbatch) for count in counts} | {count % self.microbatch for count in counts}
         return parts - {0}
@@ -145,7 +149,9 @@ class Trainer:
         if options.images is not None:
             batch = min(batch, options.images - self.progress.images)
         x0 = to_float(self.images[self._next_indices(batch)], self.device)
-        t = spread_times(process.T, batch, self.draws)
+        if options.flip:
+            x0 = torch.where(self._coins(batch)[:, None, None, None], x0.flip(-1), x0)
+        t = self.times.draw(batch, self.draws)
         levels = torch.as_tensor(process.level(t))
         for group in self.optimizer.param_groups:
             group["lr"] = options.lr * self._learning_rate()
@@ -201,7 +207,11 @@ class Trainer:
             said = self.network(seen, (t / process.T).to(x), level)
         weight = loss_weight(self.prediction, process, t, level, self.options.min_snr, x0)
         error: torch.Tensor = (weight * (said.float() - wanted).square()).mean(dim=(1, 2, 3))
-        return error
+        return self.weights[level] * error
+
+    def _coins(self, batch: int) -> torch.Tensor:
+        """Toss a coin [batch] for each image."""
+        return (torch.rand(batch, generator=self.flips) < 0.5).to(self.device)
 
     def _next_indices(self, batch: int) -> npt.NDArray[np.int64]:
         """Return the next indices into the training split: every image once an epoch, in an order of the seed's."""
@@ -236,6 +246,7 @@ class Trainer:
         for index, slots in self.optimizer.state_dict()["state"].items():
             held |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
         held |= {"random.times": self.draws.get_state(), "random.noise": self.noise.get_state()}
+        held["random.flips"] = self.flips.get_state()
         held["random.torch"] = torch.get_rng_state()  # dropout's, and whatever a plugin draws
         if self.device.type == "cuda":
             held["random.cuda"] = torch.cuda.get_rng_state(self.device)
@@ -260,25 +271,13 @@ class Trainer:
         self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
         self.draws.set_state(tensors["random.times"])
         self.noise.set_state(tensors["random.noise"])
+        self.flips.set_state(tensors["random.flips"])
         torch.set_rng_state(tensors["random.torch"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
-
-
-def spread_times(T: int, batch: int, generator: torch.Generator) -> torch.Tensor:
-    """Draw the steps [batch] of a batch from 1..T, each uniform, evenly spread: (i + u) T / batch with one draw u.
-
-    Images come in random order, and must, so that which of them meets which step is random too. Even steps estimate the
-    loss with less variance than independent ones (Kingma et al. 2021, appendix I.1), and each level gets the same
-    number of images in every batch, to within one (exactly, where batch x turning point is whole): libraries build
-    their kernels for a shape once.
-    """
-    u = torch.rand((), generator=generator, dtype=torch.float64)
-    positions = (torch.arange(batch, dtype=torch.float64) + u) * (T / batch)
-    return positions.long().clamp(max=T - 1) + 1
 
 
 def under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -65,6 +65,22 @@ def test_two_baselines_of_runs_that_differ_in_their_levels_only_are_one():
     assert resolve("cats", one, registry()) == resolve("cats", other, registry())
 
 
+def test_what_came_later_and_is_not_asked_for_is_not_in_the_configuration():
+    plain = resolved("cats").to_json()
+    assert not {"compile", "evaluation"} & set(plain)
+    assert not {"shares", "weights", "flip"} & set(plain["training"])
+    asked = resolved("cats", set={"training.shares": [2, 1, 1], "training.weights": [1, 2, 3], "training.flip": True})
+    held = asked.to_json()["training"]
+    assert (held["shares"], held["weights"], held["flip"]) == ([2, 1, 1], [1, 2, 3], True)
+
+
+def test_a_baseline_has_no_levels_to_weigh():
+    settings = {"training.shares": [2, 1, 1], "training.weights": [1, 2, 3]}
+    assert baseline_of(overrides({}, settings)) == baseline_of(overrides({}, {}))
+    with pytest.raises(UsageError, match="basis identity stays at 32 px, so shares says nothing"):
+        resolved("cats", basis="identity", set={"training.shares": [2, 1, 1]})
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
@@ -92,6 +108,8 @@ def test_two_baselines_of_runs_that_differ_in_their_levels_only_are_one():
         ({"data": "/tmp"}, "option of dataset cats"),
         ({"preset": "dpdm"}, "no preset called 'dpdm': did you mean 'ddpm'"),
         ({"preset": "blurring", "set": {"ladder": 32}}, "falling side lengths"),
+        ({"set": {"training.weights": [1, 2]}}, "training.weights must be 3 numbers above 0, one for each level"),
+        ({"set": {"training.weights": [1, 2, 0]}}, "training.weights must be 3 numbers above 0"),
         ({"colour": "red"}, "option of run called 'colour'"),
     ],
 )

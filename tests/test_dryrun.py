@@ -24,7 +24,7 @@ from dvbench.errors import UsageError
 from dvbench.measure import flops
 from dvbench.registry import Registry, registry
 from dvbench.report.table import NONE
-from dvbench.training import spread_times
+from dvbench.times import TrainingTimes
 
 NETWORK = ("params", "uncounted_ops", "forward_flops", "backward_flops", "sample_flops", "train_flops_per_image")
 UNKNOWN = (
@@ -57,12 +57,20 @@ def test_it_tells_what_the_record_of_the_run_will(tmp_path, basis):
 def test_shares_are_those_of_the_steps_that_training_draws():
     told = forecast("cats")
     T = told.config.steps
-    drawn = spread_times(T, T, torch.Generator().manual_seed(0))  # each step once
+    drawn = TrainingTimes((T,)).draw(T, torch.Generator().manual_seed(0))  # each step once
     name, options = told.config.plugin("schedule")
     turns = dvbench.create("schedule", name, ladder=told.config.ladder, steps=T, **options).turns
     count = Counter(sum(turn < t for turn in turns) for t in drawn.tolist())
     assert told.cost["train_share_per_level"] == [count[level] / T for level in range(3)]
     assert told.cost["train_flops"] is None  # how many images 150 seconds buy is not known
+
+
+def test_shares_that_are_asked_for_are_counted_and_those_that_do_not_suit_are_refused():
+    plain, told = forecast("cats"), forecast("cats", **{"training.shares": [2, 1, 1]})
+    assert told.cost["train_share_per_level"] == [0.5, 0.25, 0.25]
+    assert told.cost["train_flops_per_image"] > plain.cost["train_flops_per_image"]
+    with pytest.raises(UsageError, match=r"training.shares: 2 shares were given for 3 levels"):
+        forecast("cats", **{"training.shares": [2, 1]})
 
 
 @pytest.mark.parametrize("name", sorted(file.stem for file in benchmark_directory().glob("*.yaml")))

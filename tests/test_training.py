@@ -7,8 +7,6 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from processes import process
 
 from dvbench.builtin.bases import Dct, Identity
@@ -17,7 +15,7 @@ from dvbench.config import Training
 from dvbench.errors import WorkError
 from dvbench.prediction import data_range
 from dvbench.randomness import SampleNoise, order_of_epoch, seed_of
-from dvbench.training import Trainer, spread_times
+from dvbench.training import Trainer
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
 CPU = torch.device("cpu")
@@ -84,19 +82,41 @@ def test_levels_are_seen_in_proportion():
     assert one.progress.images_per_level == [800, 800]
 
 
-@given(st.integers(1, 60), st.integers(1, 40), st.integers(0, 2**31))
-def test_steps_are_uniform_and_evenly_spread(T, batch, seed):
-    """A step's count in a batch is batch / T to within one; over n batches its mean lies within 5 standard errors.
+def test_levels_are_seen_in_their_shares_where_they_have_any():
+    one = trainer(images=1600, shares=(3, 1))
+    one.train(lambda _: None)
+    assert one.progress.images_per_level == [1200, 400]
 
-    A count between two neighbouring integers has a variance of at most 1/4.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    n = 100
-    counts = torch.stack([torch.bincount(spread_times(T, batch, generator) - 1, minlength=T) for _ in range(n)])
-    assert counts.shape == (n, T)
-    assert counts.sum(dim=1).tolist() == [batch] * n
-    assert bool(((counts - batch / T).abs() < 1 + 1e-9).all())
-    assert bool(((counts.double().mean(0) - batch / T).abs() <= 5 * (0.25 / n) ** 0.5).all())
+
+def test_a_level_counts_as_its_weight_says():
+    """The first loss is linear in the weights, and the levels differ in it."""
+    losses = {}
+    for weights in ((1, 1), (3, 1), (1, 3)):
+        one = trainer(weights=weights)
+        one.step()
+        losses[weights] = one.progress.loss
+    assert losses[3, 1] + losses[1, 3] == pytest.approx(4 * losses[1, 1])
+    assert losses[3, 1] != pytest.approx(losses[1, 3], rel=0.01)
+    plain = trainer()
+    plain.step()
+    assert plain.progress.loss == losses[1, 1]
+
+
+def test_half_of_the_images_are_mirrored_where_asked(monkeypatch):
+    """Of n images n/2 are mirrored, within 5 standard deviations; the steps are those of a run that mirrors none."""
+    seen = {}
+    for flip in (False, True):
+        one = trainer(images=1600, flip=flip)
+        met = seen[flip] = []
+        monkeypatch.setattr(one, "_gradient", lambda x0, t, _groups, met=met: met.append((x0, t)) or torch.zeros(()))
+        one.train(lambda _: None)
+    mirrored = 0
+    for (plain, t), (tossed, same) in zip(seen[False], seen[True], strict=True):
+        assert torch.equal(t, same)
+        turned = (tossed == plain.flip(-1)).all(dim=(1, 2, 3))
+        assert bool((turned | (tossed == plain).all(dim=(1, 2, 3))).all())
+        mirrored += int(turned.sum())
+    assert abs(mirrored - 800) < 5 * 400**0.5
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])

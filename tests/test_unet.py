@@ -42,6 +42,27 @@ def test_a_side_between_two_stages_enters_at_the_larger():
     assert UNet((32, 24, 16, 12, 8), 1, width=4).entry == [0, 0, 1, 1, 2]
 
 
+def test_the_whole_network_may_run_at_every_level():
+    """From the outermost stage each level costs as its pixels, but for its time's features and the attention's product.
+
+    All weights but those of the other levels' ways in and out have a gradient.
+    """
+    network = UNet((32, 16, 8), 3, width=8, attention=(), entry="outer")
+    assert network.entry == [0, 0, 0]
+    pictures = [torch.randn(1, 3, side, side) for side in (32, 16, 8)]
+    costs = [count(network, x, torch.rand(1), level=level).flops for level, x in enumerate(pictures)]
+    assert costs[0] / costs[1] == pytest.approx(4, rel=0.05)
+    assert costs[1] / costs[2] == pytest.approx(4, rel=0.1)
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(p.numel()))
+    network(torch.randn(2, 3, 8, 8), torch.rand(2), 2).square().sum().backward()
+    idle = {name for name, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum()}
+    assert idle
+    assert all(name.startswith(("enter.0", "enter.1", "leave.0", "leave.1")) for name in idle)
+    with pytest.raises(ValueError, match="no multiple of"):
+        UNet((32, 18), 1, width=8, entry="outer")
+
+
 @pytest.mark.parametrize("ladder", [(32, 18), (30,), (32, 16, 7)])
 def test_sides_that_the_stages_cannot_halve_are_refused(ladder):
     if ladder == (32, 16, 7):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import nn
@@ -17,9 +18,10 @@ class UNet(Backbone):
 
     Stage j works at side n_0 / 2^j with ``width`` x ``multipliers``[j] channels, ``blocks`` residual blocks on the way
     down and one more on the way up, and attention in the stages whose sides are in ``attention`` as well as in the
-    middle. Level l enters at the innermost stage whose side is at least n_l through a convolution of its own, leaves
-    there through a head of its own, and so runs only the inner stages. With more than one level an embedding of the
-    level is added to that of the time. ``dropout`` is the share of features that training drops in each block.
+    middle. Level l enters through a convolution of its own and leaves through a head of its own: at the innermost stage
+    whose side is at least n_l (``entry`` "own"), and so runs only the inner stages; or at the outermost ("outer"), so
+    that the whole network runs at every level, stage j then at side n_l / 2^j. With more than one level an embedding of
+    the level is added to that of the time. ``dropout`` is the share of features that training drops in each block.
     """
 
     def __init__(
@@ -31,12 +33,13 @@ class UNet(Backbone):
         blocks: int = 1,
         attention: tuple[int, ...] = (8,),
         dropout: float = 0.0,
+        entry: Literal["own", "outer"] = "own",
     ) -> None:
         super().__init__(ladder, channels)
         if width < 1 or blocks < 1 or not multipliers or min(multipliers) < 1 or not 0 <= dropout < 1:
             raise ValueError("width, multipliers and blocks must be at least 1, and dropout from 0 to below 1")
         self.width = width
-        self.entry = entries(self.ladder, len(multipliers))
+        self.entry = entries(self.ladder, len(multipliers), entry)
         widths = [width * multiplier for multiplier in multipliers]
         sides = [self.ladder[0] / 2**stage for stage in range(len(widths))]
         features = 4 * width
@@ -92,14 +95,15 @@ class UNet(Backbone):
         return said
 
 
-def entries(ladder: Sequence[int], stages: int) -> list[int]:
-    """Return the stage at which each level enters: the innermost whose side is at least the level's.
+def entries(ladder: Sequence[int], stages: int, entry: str) -> list[int]:
+    """Return the stage at which each level enters: the innermost whose side is at least the level's, or the outermost.
 
     Raises ValueError for a side that the stages from there on cannot halve.
     """
     chosen = []
     for side in ladder:
-        stage = max(stage for stage in range(stages) if ladder[0] / 2**stage >= side)
+        own = max(stage for stage in range(stages) if ladder[0] / 2**stage >= side)
+        stage = own if entry == "own" else 0
         halvings = stages - 1 - stage
         if side % 2**halvings:
             raise ValueError(

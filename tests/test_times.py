@@ -1,0 +1,84 @@
+"""Training meets every step as often as it should, evenly spread, with or without a share for each level."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import process
+
+from dvbench.builtin.bases import Dct
+from dvbench.times import TrainingTimes
+
+BATCHES = 100
+
+
+@st.composite
+def shared(draw):
+    """Rising ends of levels, each with steps and a share."""
+    ends = tuple(sorted(draw(st.sets(st.integers(1, 60), min_size=1, max_size=4))))
+    return TrainingTimes(ends, tuple(draw(st.lists(st.floats(0.05, 5), min_size=len(ends), max_size=len(ends)))))
+
+
+def counts_of(times, batch, seed):
+    """Return how often each step is drawn in each of many batches [BATCHES, T]."""
+    generator, T = torch.Generator().manual_seed(seed), times.ends[-1]
+    drawn = [times.draw(batch, generator) for _ in range(BATCHES)]
+    assert all(t.min() >= 1 and t.max() <= T and len(t) == batch for t in drawn)
+    return torch.stack([torch.bincount(t - 1, minlength=T) for t in drawn]).double()
+
+
+def assert_even(counts, wanted):
+    """A count of mean ``wanted`` is a neighbouring whole number, and so has a variance of at most 1/4.
+
+    Over n batches its mean lies within 5 standard errors.
+    """
+    assert bool(((counts - wanted).abs() < 1 + 1e-6).all())
+    assert bool(((counts.mean(0) - wanted).abs() <= 5 * (0.25 / BATCHES) ** 0.5).all())
+
+
+@given(st.integers(1, 60), st.integers(1, 40), st.integers(0, 2**31))
+def test_steps_are_uniform_and_evenly_spread(T, batch, seed):
+    assert_even(counts_of(TrainingTimes((T,)), batch, seed), batch / T)
+
+
+@given(shared(), st.integers(1, 40), st.integers(0, 2**31))
+def test_each_level_has_its_share_and_within_it_each_step_the_same(times, batch, seed):
+    counts = counts_of(times, batch, seed)
+    edges = (0, *times.ends)
+    levels = torch.stack([counts[:, start:end].sum(1) for start, end in pairwise(edges)], dim=1)
+    share = torch.tensor([times.share(level) for level in range(len(times.ends))], dtype=torch.float64)
+    assert float(share.sum()) == pytest.approx(1)
+    assert_even(levels, batch * share)
+    steps = torch.tensor([end - start for start, end in pairwise(edges)])
+    assert_even(counts, torch.repeat_interleave(batch * share / steps, steps))
+
+
+@given(st.integers(1, 40), st.integers(0, 2**31))
+def test_shares_that_say_what_the_steps_say_change_nothing(batch, seed):
+    ends = (4, 8, 16)
+    drawn = [
+        TrainingTimes(ends, shares).draw(batch, torch.Generator().manual_seed(seed)).tolist()
+        for shares in (None, (4, 4, 8))
+    ]
+    assert drawn[0] == drawn[1]
+
+
+def test_a_level_without_steps_has_no_share():
+    drawn = process(Dct, ladder=(16, 8), turns=(1.0,), channels=1)
+    assert [TrainingTimes.of(drawn, None).share(level) for level in (0, 1)] == [1, 0]
+    assert [TrainingTimes.of(drawn, (2, 0)).share(level) for level in (0, 1)] == [1, 0]
+    generator = torch.Generator().manual_seed(0)
+    assert set(TrainingTimes.of(drawn, (2, 0)).draw(drawn.T, generator).tolist()) == set(range(1, drawn.T + 1))
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [((1, 1, 1), "3 shares were given for 2 levels"), ((1, 0), "the levels have 5, 5"), ((1, -1), "above 0")],
+)
+def test_shares_that_say_nothing_are_refused(shares, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingTimes((5, 10), shares)
