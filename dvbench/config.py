@@ -43,7 +43,6 @@ class Training(Section):
         None, description="for each level, its share of the images of a batch; null: as its steps to all"
     )
     weights: tuple[float, ...] | None = Field(None, description="for each level, what its loss is multiplied by")
-    in_turn: bool = Field(default=False, description="each batch is of one level, and not of all")
     flip: bool = Field(default=False, description="mirror half of the images")
     checkpoint_seconds: float = Field(60.0, gt=0, description="seconds between checkpoints")
 
@@ -109,14 +108,12 @@ class Config(Section):
         """Return the whole resolved configuration in JSON's types; what is not asked for is left out."""
         # Runs are found again by a hash of this: an option that came later must not rename them.
         absent: dict[str, Any] = {key: True for key in ("evaluation", "compile") if not getattr(self, key)}
-        absent["training"] = {
-            key for key in ("shares", "weights", "in_turn", "flip") if not getattr(self.training, key)
-        }
+        absent["training"] = {key for key in ("shares", "weights", "flip") if not getattr(self.training, key)}
         return self.model_dump(mode="json", exclude=absent)
 
 
 # Where there are no levels these say nothing.
-OF_LEVELS = ("schedule.turns", "schedule.attenuation", "training.shares", "training.weights", "training.in_turn")
+OF_LEVELS = ("schedule.turns", "schedule.attenuation", "training.shares", "training.weights")
 MODELS: Mapping[str, type[Section]] = {"training": Training, "sampling": Sampling, "evaluation": Evaluation}
 
 
@@ -274,7 +271,7 @@ def _fit_ladder(content: dict[str, Any], registry: Registry, asked: set[str]) ->
             levels["attenuation"] = 1.0
         content["schedule"] = {**schedule, **{key: value for key, value in levels.items() if key in known}}
         if isinstance(content.get("training"), dict):
-            per_level = {option.partition(".")[2] for option in OF_LEVELS}
+            per_level = {"shares", "weights"}
             content["training"] = {key: value for key, value in content["training"].items() if key not in per_level}
     content["ladder"] = list(usable)
 

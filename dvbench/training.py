@@ -81,7 +81,7 @@ class Trainer:
             fused=device.type != "mps",
         )
         self.scaler = torch.amp.GradScaler(device.type, enabled=loss_scaling)
-        self.times = TrainingTimes.of(process, options.shares, in_turn=options.in_turn)
+        self.times = TrainingTimes.of(process, options.shares)
         self.weights = options.weights or (1.0,) * (process.K + 1)
         self.draws = torch_generator(seed, "training times")
         self.flips = torch_generator(seed, "training flips")
@@ -117,7 +117,8 @@ class Trainer:
 
     def _sizes(self, level: int) -> set[int]:
         """Return how many images of a level are in the network at a time, over full batches."""
-        counts = self.times.counts(level, self.options.batch)
+        share = self.times.share(level)
+        counts = {math.floor(self.options.batch * share), math.ceil(self.options.batch * share)}
         parts = {min(count, self.microbatch) for count in counts} | {count % self.microbatch for count in counts}
         return parts - {0}
 
@@ -150,7 +151,7 @@ class Trainer:
         x0 = to_float(self.images[self._next_indices(batch)], self.device)
         if options.flip:
             x0 = torch.where(self._coins(batch)[:, None, None, None], x0.flip(-1), x0)
-        t = self.times.draw(batch, self.progress.steps, self.draws)
+        t = self.times.draw(batch, self.draws)
         levels = torch.as_tensor(process.level(t))
         for group in self.optimizer.param_groups:
             group["lr"] = options.lr * self._learning_rate()

@@ -57,7 +57,7 @@ def test_it_tells_what_the_record_of_the_run_will(tmp_path, basis):
 def test_shares_are_those_of_the_steps_that_training_draws():
     told = forecast("cats")
     T = told.config.steps
-    drawn = TrainingTimes((T,)).draw(T, 0, torch.Generator().manual_seed(0))  # each step once
+    drawn = TrainingTimes((T,)).draw(T, torch.Generator().manual_seed(0))  # each step once
     name, options = told.config.plugin("schedule")
     turns = dvbench.create("schedule", name, ladder=told.config.ladder, steps=T, **options).turns
     count = Counter(sum(turn < t for turn in turns) for t in drawn.tolist())

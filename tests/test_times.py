@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -27,7 +26,7 @@ def shared(draw):
 def counts_of(times, batch, seed):
     """Return how often each step is drawn in each of many batches [BATCHES, T]."""
     generator, T = torch.Generator().manual_seed(seed), times.ends[-1]
-    drawn = [times.draw(batch, index, generator) for index in range(BATCHES)]
+    drawn = [times.draw(batch, generator) for _ in range(BATCHES)]
     assert all(t.min() >= 1 and t.max() <= T and len(t) == batch for t in drawn)
     return torch.stack([torch.bincount(t - 1, minlength=T) for t in drawn]).double()
 
@@ -58,38 +57,11 @@ def test_each_level_has_its_share_and_within_it_each_step_the_same(times, batch,
     assert_even(counts, torch.repeat_interleave(batch * share / steps, steps))
 
 
-@given(shared(), st.integers(1, 40), st.integers(0, 2**31))
-def test_in_turn_each_batch_is_of_one_level_and_each_level_has_its_share_of_the_batches(times, batch, seed):
-    """Of 100 multiples of the golden ratio, modulo 1, an interval holds 100 times its length to within 6.
-
-    100 is a sum of three Fibonacci numbers, 89 + 8 + 3, and of F successive multiples, F such a number, each lies less
-    than 1/F from a point of its own of the even grid of F points: each block is off by less than 2.
-    """
-    one = replace(times, in_turn=True)
-    counts = counts_of(one, batch, seed)
-    of_levels = torch.stack([counts[:, start:end].sum(1) for start, end in pairwise((0, *times.ends))], dim=1)
-    assert bool(((of_levels == 0) | (of_levels == batch)).all())
-    for level, batches in enumerate((of_levels == batch).sum(0).tolist()):
-        assert abs(batches - BATCHES * times.share(level)) < 6
-        (start, end) = ((0, *times.ends)[level], times.ends[level])
-        mine = counts[of_levels[:, level] == batch, start:end]
-        assert bool(((mine - batch / (end - start)).abs() < 1 + 1e-6).all())
-
-
-@given(shared(), st.integers(1, 40), st.integers(0, 2**31), st.booleans())
-def test_what_a_batch_may_hold_of_a_level_is_known(times, batch, seed, in_turn):
-    times = replace(times, in_turn=in_turn)
-    counts = counts_of(times, batch, seed)
-    for level, (start, end) in enumerate(pairwise((0, *times.ends))):
-        found = set(counts[:, start:end].sum(1).int().tolist()) - {0}
-        assert found <= times.counts(level, batch)
-
-
 @given(st.integers(1, 40), st.integers(0, 2**31))
 def test_shares_that_say_what_the_steps_say_change_nothing(batch, seed):
     ends = (4, 8, 16)
     drawn = [
-        TrainingTimes(ends, shares).draw(batch, 0, torch.Generator().manual_seed(seed)).tolist()
+        TrainingTimes(ends, shares).draw(batch, torch.Generator().manual_seed(seed)).tolist()
         for shares in (None, (4, 4, 8))
     ]
     assert drawn[0] == drawn[1]
@@ -100,7 +72,7 @@ def test_a_level_without_steps_has_no_share():
     assert [TrainingTimes.of(drawn, None).share(level) for level in (0, 1)] == [1, 0]
     assert [TrainingTimes.of(drawn, (2, 0)).share(level) for level in (0, 1)] == [1, 0]
     generator = torch.Generator().manual_seed(0)
-    assert set(TrainingTimes.of(drawn, (2, 0)).draw(drawn.T, 0, generator).tolist()) == set(range(1, drawn.T + 1))
+    assert set(TrainingTimes.of(drawn, (2, 0)).draw(drawn.T, generator).tolist()) == set(range(1, drawn.T + 1))
 
 
 @pytest.mark.parametrize(

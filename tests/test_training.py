@@ -88,16 +88,6 @@ def test_levels_are_seen_in_their_shares_where_they_have_any():
     assert one.progress.images_per_level == [1200, 400]
 
 
-def test_levels_come_in_turn_where_asked():
-    """Of the first hundred multiples of the golden ratio, modulo 1, 51 lie below one half."""
-    one = trainer(images=1600, in_turn=True)
-    seen = []
-    one.train(lambda progress: seen.append(list(progress.images_per_level)))
-    each = np.diff([[0, 0], *seen], axis=0)
-    assert sorted(map(tuple, np.unique(each, axis=0).tolist())) == [(0, 16), (16, 0)]
-    assert one.progress.images_per_level == [51 * 16, 49 * 16]
-
-
 def test_a_level_counts_as_its_weight_says():
     """The first loss is linear in the weights, and the levels differ in it."""
     losses = {}
