@@ -17,7 +17,7 @@ from dvbench.report.columns import shown
 from dvbench.report.compare import compare
 from dvbench.report.names import distinct
 from dvbench.report.plots import COLOURS, MARKS, Series, Spectrum, quality, spectra, style
-from dvbench.report.table import NONE
+from dvbench.report.table import NONE, sections
 
 
 @pytest.fixture
@@ -177,6 +177,11 @@ def test_groups_of_one_method_are_named_by_what_tells_them_apart(tmp_path):
         f"{steps}, {images}": f"dct 32-16-8, training.images={images}, sampling.steps={steps}"
         for steps, images in ((10, 500), (10, 900), (50, 500))
     }
+    (section,) = sections(compare(results=tmp_path))
+    told = "\n".join(section.rows["Run"])
+    assert "training.images=900\n" in told
+    assert "sampling.steps" not in told  # the line about the sampler says it
+    assert told.count("50 steps") == 1
 
 
 def test_groups_that_settings_do_not_tell_apart_are_named_by_their_runs(tmp_path):

@@ -133,7 +133,8 @@ def _name(group: Group, notes: dict[str, int]) -> str:
     many = f", {seeds} seeds" if seeds > 1 else ""
     mark = _mark(group.why_not, notes)
     run = record.run_id if len(record.run_id) <= 20 else f"…{record.run_id[-12:]}"
-    name, *apart = group.name.split(", ")
+    name, *parts = group.name.split(", ")
+    apart = [part for part in parts if not part.startswith(("sampler.name=", "sampling.steps="))]  # ``how`` tells
     how = f"{record.method.sampler}, {record.method.sample_steps} steps"
     return "\n".join([f"{name}{many}{mark}", *apart, how, run])
 
