@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread, a cache of their own, and hypothesis without deadlines."""
+"""Shared by all tests: one thread, surroundings of their own, and hypothesis without deadlines."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ def _threads():
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache(tmp_path_factory):
-    """Keep the user's own cache out of the tests; datasets made by one test serve the next."""
+def _surroundings(tmp_path_factory):
+    """Keep the user's cache and terminal out of the tests; datasets made by one test serve the next."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("COLUMNS", raising=False)
         patch.setenv("DVBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
