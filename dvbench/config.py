@@ -190,14 +190,7 @@ def _check_sections(content: Mapping[str, Any]) -> None:
 
 def baseline_of(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the overrides of the DDPM baseline of a run: the same but for the basis, and so without levels."""
-    of_levels = {
-        "preset",
-        "basis.name",
-        "schedule.turns",
-        "schedule.attenuation",
-        "training.shares",
-        "training.weights",
-    }
+    of_levels = {"preset", "basis.name", *OF_LEVELS}
     kept = {key: value for key, value in overrides.items() if key not in of_levels and not key.startswith("basis.")}
     return {**kept, "basis.name": "identity"}
 

@@ -40,8 +40,7 @@ def choose_precision(name: str, device: torch.device) -> str:
     if name == "auto":
         native: dict[str, Callable[[], bool]] = {
             "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-            # torch has no public name for this question.
-            "cpu": lambda: bool(torch.cpu._is_avx512_bf16_supported()),  # noqa: SLF001 - as said
+            "cpu": lambda: bool(torch.cpu._is_avx512_bf16_supported()),  # noqa: SLF001 - it has no public name
             "mps": lambda: False,
         }
         return "bf16" if native[device.type]() else "fp32"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 
 from dvbench.process import Process
@@ -27,7 +28,7 @@ class TrainingTimes:
         if self.shares is None:
             return
         if len(self.shares) != len(self.ends):
-            raise ValueError(f"{len(self.shares)} shares were given for {len(self.ends)} levels")
+            raise ValueError(f"{len(self.shares)} shares were given for {len(self.ends)} levels: give one for each")
         lengths = [end - start for start, end in pairwise((0, *self.ends))]
         if any((share > 0) != (steps > 0) for share, steps in zip(self.shares, lengths, strict=True)):
             raise ValueError(
@@ -58,15 +59,6 @@ class TrainingTimes:
         u = torch.rand((), generator=generator, dtype=torch.float64)
         positions = (torch.arange(batch, dtype=torch.float64) + u) * (T / batch)
         if self.shares is not None:
-            positions = self._warped(positions / T)
+            upto = np.cumsum((0.0, *self.shares)) / sum(self.shares)
+            positions = torch.from_numpy(np.interp(positions.numpy() / T, upto, (0, *self.ends)))
         return positions.long().clamp(max=T - 1) + 1
-
-    def _warped(self, quantiles: torch.Tensor) -> torch.Tensor:
-        """Return the positions in [0, T) at ``quantiles`` in [0, 1)."""
-        starts = torch.tensor((0, *self.ends[:-1]), dtype=torch.float64)
-        widths = torch.tensor(self.ends, dtype=torch.float64) - starts
-        shares = torch.tensor([self.share(level) for level in range(len(self.ends))], dtype=torch.float64)
-        below = shares.cumsum(0) - shares
-        level = torch.searchsorted(shares.cumsum(0), quantiles, right=True).clamp(max=len(self.ends) - 1)
-        inside = ((quantiles - below[level]) / shares[level]).clamp(0, 1 - 1e-12)
-        return starts[level] + widths[level] * inside

@@ -146,6 +146,7 @@ def _evaluated(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
+# torch gives the base class no types.
 class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Credits what ``counter`` counts to the operators that a network calls, by the names that a trace gives them."""
 
