@@ -29,7 +29,8 @@ class Training(Section):
     seconds: float | None = Field(None, gt=0, description="seconds to train, checkpoints not counted")
     batch: int = Field(64, ge=1, description="images a step")
     microbatch: int | None = Field(None, ge=1, description="images that go through the network at a time, at most")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate of AdamW")
+    optimizer: Literal["adamw", "muon"] = Field("adamw", description="muon steps the matrices, AdamW what is left")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate")
     beta2: float = Field(0.99, gt=0, lt=1, description="AdamW's decay of the squared gradients; its other is 0.9")
     weight_decay: float = Field(0.0, ge=0)
     warmup: int = Field(2000, ge=0, description="images over which the learning rate rises")
@@ -109,6 +110,8 @@ class Config(Section):
         # Runs are found again by a hash of this: an option that came later must not rename them.
         absent: dict[str, Any] = {key: True for key in ("evaluation", "compile") if not getattr(self, key)}
         absent["training"] = {key for key in ("shares", "weights", "flip") if not getattr(self.training, key)}
+        if self.training.optimizer == "adamw":
+            absent["training"].add("optimizer")
         return self.model_dump(mode="json", exclude=absent)
 
 

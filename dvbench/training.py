@@ -20,6 +20,7 @@ from dvbench.environment import tf32
 from dvbench.errors import WorkError
 from dvbench.measure.clock import NetworkClock
 from dvbench.memory import halved, release
+from dvbench.optimizer import Optimizer, under
 from dvbench.prediction import DataRange, Prediction, loss_weight, scaled_input, target, to_float
 from dvbench.process import Process
 from dvbench.randomness import order_of_epoch, torch_generator
@@ -73,14 +74,8 @@ class Trainer:
         self.averaged: list[torch.Tensor] = [
             average for average, p in zip(self.ema.parameters(), network.parameters(), strict=True) if p.requires_grad
         ]
-        self.optimizer = torch.optim.AdamW(
-            self.parameters,
-            lr=options.lr,
-            weight_decay=options.weight_decay,
-            betas=(0.9, options.beta2),
-            fused=device.type != "mps",
-        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=loss_scaling)
+        self.optimizer = Optimizer(self.parameters, options, device, self.scaler)
         self.times = TrainingTimes.of(process, options.shares)
         self.weights = options.weights or (1.0,) * (process.K + 1)
         self.draws = torch_generator(seed, "training times")
@@ -109,7 +104,7 @@ class Trainer:
                     t = torch.full((size,), steps[0], device=self.device)
                     # As a step does it: a compiler heeds the order in memory, too.
                     self._loss(x0[torch.arange(size, device=self.device)], t, level).sum().backward()  # type: ignore[no-untyped-call]
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.forget()
         self.clock.take()
         self.noise.set_state(noise)
         for buffer, held in zip(self.network.buffers(), buffers, strict=True):
@@ -153,17 +148,12 @@ class Trainer:
             x0 = torch.where(self._coins(batch)[:, None, None, None], x0.flip(-1), x0)
         t = self.times.draw(batch, self.draws)
         levels = torch.as_tensor(process.level(t))
-        for group in self.optimizer.param_groups:
-            group["lr"] = options.lr * self._learning_rate()
+        lr = options.lr * self._learning_rate()
         groups = [(levels == level).nonzero()[:, 0] for level in range(process.K + 1)]
         total = self._gradient(x0, t, groups)
         for level, members in enumerate(groups):
             self.progress.images_per_level[level] += len(members)
-        self.scaler.unscale_(self.optimizer)
-        torch.nn.utils.clip_grad_norm_(self.parameters, options.clip)
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.step(lr)
         self.progress.steps += 1
         self.progress.images += batch
         self._average()
@@ -181,7 +171,7 @@ class Trainer:
                 held = min(self.microbatch, max(map(len, groups)))
                 self.microbatch = halved(held, error)
             # Only here, where the error no longer holds what filled the memory, is there any to try again with.
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.forget()
             release(self.device)
             self.say(f"out of memory with {held} images in the network: going on with {self.microbatch}")
 
@@ -243,8 +233,7 @@ class Trainer:
         """Return all tensors of the state: weights, averaged weights, the optimiser's, every random generator's."""
         held = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         held |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
-        for index, slots in self.optimizer.state_dict()["state"].items():
-            held |= {f"optimizer.{index}.{slot}": torch.as_tensor(value) for slot, value in slots.items()}
+        held |= {f"optimizer.{name}": value for name, value in self.optimizer.tensors().items()}
         held |= {"random.times": self.draws.get_state(), "random.noise": self.noise.get_state()}
         held["random.flips"] = self.flips.get_state()
         held["random.torch"] = torch.get_rng_state()  # dropout's, and whatever a plugin draws
@@ -261,14 +250,7 @@ class Trainer:
         """Go on from what ``tensors`` and ``state`` returned. Raises KeyError or RuntimeError where they do not fit."""
         self.network.load_state_dict(under("network", tensors))
         self.ema.load_state_dict(under("ema", tensors))
-        slots: dict[int, dict[str, torch.Tensor]] = {}
-        for name, value in under("optimizer", tensors).items():
-            index, _, slot = name.partition(".")
-            like = self.parameters[int(index)]
-            # In the memory order of its parameter, which the fused optimiser takes for granted.
-            same = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-            slots.setdefault(int(index), {})[slot] = same
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": slots})
+        self.optimizer.load(under("optimizer", tensors))
         self.draws.set_state(tensors["random.times"])
         self.noise.set_state(tensors["random.noise"])
         self.flips.set_state(tensors["random.flips"])
@@ -278,8 +260,3 @@ class Trainer:
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
-
-
-def under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors whose names begin with ``prefix`` and a dot, without it."""
-    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}

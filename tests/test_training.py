@@ -35,11 +35,13 @@ class StopHereError(Exception):
 
 
 @pytest.mark.parametrize("basis", [Identity, Dct])
-@pytest.mark.parametrize("prediction", ["eps", "v", "x0"])
-def test_it_learns_flat_pictures(basis, prediction):
+@pytest.mark.parametrize(
+    ("prediction", "optimizer"), [("eps", "adamw"), ("v", "adamw"), ("x0", "adamw"), ("x0", "muon")]
+)
+def test_it_learns_flat_pictures(basis, prediction, optimizer):
     """Pictures of one grey level are learnt in seconds: the loss falls far below that of the untrained network."""
     flat = np.full((40, 16, 16, 3), 200, dtype=np.uint8)
-    one = trainer(basis, prediction, flat, images=2400, lr=3e-3)
+    one = trainer(basis, prediction, flat, images=2400, lr=3e-3, optimizer=optimizer)
     losses = []
     one.train(lambda progress: losses.append(progress.loss))
     assert np.mean(losses[-10:]) < 0.3 * losses[0]
@@ -121,10 +123,11 @@ def test_half_of_the_images_are_mirrored_where_asked(monkeypatch):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
-def test_going_on_from_a_checkpoint_is_as_if_never_interrupted(dropout, order):
-    whole = trainer(dropout=dropout, order=order)
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_going_on_from_a_checkpoint_is_as_if_never_interrupted(dropout, order, optimizer):
+    whole = trainer(dropout=dropout, order=order, optimizer=optimizer)
     whole.train(lambda _: None)
-    first = trainer(dropout=dropout, order=order)
+    first = trainer(dropout=dropout, order=order, optimizer=optimizer)
 
     def stop(progress):
         if progress.images == 160:
@@ -135,7 +138,7 @@ def test_going_on_from_a_checkpoint_is_as_if_never_interrupted(dropout, order):
     # As a checkpoint's file has them.
     tensors = {name: value.clone(memory_format=torch.contiguous_format) for name, value in first.tensors().items()}
     state = first.state()
-    second = trainer(dropout=dropout, order=order)
+    second = trainer(dropout=dropout, order=order, optimizer=optimizer)
     second.load(tensors, state)
     second.train(lambda _: None)
     for name, value in whole.tensors().items():
