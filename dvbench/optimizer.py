@@ -107,12 +107,12 @@ class Muon(torch.optim.Optimizer):
             gradients = [p.grad for p in members]
             means = [self.state[p].setdefault("mean", torch.zeros_like(p)) for p in members]
             torch._foreach_lerp_(means, gradients, 1 - MOMENTUM)
-            ahead = torch._foreach_lerp(gradients, means, MOMENTUM)  # Nesterov's look ahead
-            updates = orthogonal([mean.flatten(1) for mean in ahead])
+            # Nesterov's look ahead.
+            updates = orthogonal([g.lerp(mean, MOMENTUM).flatten(1) for g, mean in zip(gradients, means, strict=True)])
             lengths = [-group["lr"] * 0.2 * max(update.shape) ** 0.5 for update in updates]
-            torch._foreach_mul_(updates, lengths)
             torch._foreach_mul_(members, 1 - group["lr"] * group["weight_decay"])
-            torch._foreach_add_(members, [update.reshape(p.shape) for update, p in zip(updates, members, strict=True)])
+            for p, update, length in zip(members, updates, lengths, strict=True):
+                p.add_(update.reshape(p.shape), alpha=length)
 
 
 def orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -122,9 +122,8 @@ def orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     left by a polynomial in M M' [min(r, c) square], so only those are multiplied on the way, all of one size together:
     one by one they are too small to keep a device busy.
     """
-    wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
-    norms = torch._foreach_add(torch._foreach_norm(wide), 1e-7)
-    wide = list(torch._foreach_div(wide, norms))
+    scaled = [matrix / matrix.norm().clamp_min(torch.finfo(matrix.dtype).tiny) for matrix in matrices]
+    wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in scaled]
     factors: list[torch.Tensor] = [matrix @ matrix.T for matrix in wide]
     for side in {len(factor) for factor in factors}:
         alike = [index for index, factor in enumerate(factors) if len(factor) == side]
@@ -139,14 +138,19 @@ def orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 def _factors(gram: torch.Tensor) -> torch.Tensor:
     """Return what the repeated polynomial multiplies M by, for M M' [N, r, r]; all of these commute."""
-    total: torch.Tensor | None = None
-    for _ in range(REPETITIONS):
-        factor = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
-        factor.diagonal(dim1=1, dim2=2).add_(A)
+    total = factor = _polynomial(gram)
+    for _ in range(REPETITIONS - 1):
         gram = factor @ gram @ factor
-        total = factor if total is None else factor @ total
-    assert total is not None
+        factor = _polynomial(gram)
+        total = factor @ total
     return total
+
+
+def _polynomial(gram: torch.Tensor) -> torch.Tensor:
+    """Return a + b M M' + c (M M')^2 [N, r, r]."""
+    raised = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
+    raised.diagonal(dim1=1, dim2=2).add_(A)
+    return raised
 
 
 def under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dvbench.builtin.unet import UNet
 from dvbench.config import Training
-from dvbench.optimizer import A, B, C, REPETITIONS, Muon, Optimizer, orthogonal
+from dvbench.optimizer import REPETITIONS, A, B, C, Muon, Optimizer, orthogonal
 
 CPU = torch.device("cpu")
 
@@ -33,7 +33,8 @@ def test_orthogonal_takes_each_singular_value_through_the_polynomial_and_keeps_t
 def test_singular_values_end_near_one():
     matrices = torch.randn(50, 16, 144, generator=torch.Generator().manual_seed(0))
     ends = torch.linalg.svdvals(torch.stack(orthogonal([*matrices])))
-    assert 0.65 < ends.min() and ends.max() < 1.25
+    assert ends.min() > 0.65
+    assert ends.max() < 1.25
 
 
 def test_no_gradient_moves_nothing_and_gives_no_nan():
@@ -48,7 +49,7 @@ def test_an_update_is_as_long_as_adamws_and_heeds_no_scale(shape, order):
     if len(shape) == 4:
         weights, gradient = weights.to(memory_format=order), gradient.to(memory_format=order)
     moved = []
-    for scale in (1.0, 1e-4):
+    for scale in (1.0, 1e-8):
         held = weights.clone().requires_grad_()
         held.grad = gradient * scale
         Muon([held], lr=0.01).step()
@@ -72,7 +73,8 @@ def test_every_parameter_is_stepped_by_one_of_the_two():
     names = {id(p): name for name, p in network.named_parameters()}
     by_muon = {names[id(p)] for group in muon.param_groups for p in group["params"]}
     by_adamw = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
-    assert by_muon | by_adamw == set(names.values()) and not by_muon & by_adamw
+    assert by_muon | by_adamw == set(names.values())
+    assert not by_muon & by_adamw
     assert {"down.0.0.conv_in.weight", "middle.0.attend.qkv.weight", "time.0.weight"} <= by_muon
     assert {"enter.0.weight", "leave.1.conv.weight", "level.weight", "down.0.0.conv_in.bias"} <= by_adamw
 
