@@ -210,6 +210,7 @@ class Method:
             "ladder": list(ladder),
             **({"schedule.turns": list(turns)} if turns else {}),
             "training.batch": batch,
+            "training.optimizer": "adamw",
             "sampling.batch": batch,
             "sampling.steps": STEPS,
             "dataset.train_images": 2048,
