@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from dvbench.backbone import Backbone
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class UNet(Backbone):
@@ -22,6 +24,9 @@ class UNet(Backbone):
     whose side is at least n_l (``entry`` "own"), and so runs only the inner stages; or at the outermost ("outer"), so
     that the whole network runs at every level, stage j then at side n_l / 2^j. With more than one level an embedding of
     the level is added to that of the time. ``dropout`` is the share of features that training drops in each block.
+    With ``skip`` the input is added to what the network says, both weighed by learned functions of the time and the
+    level (Karras et al. 2022, table 1, whose weights are fixed): at low noise x_0 is nearly the input, which the stages
+    would have to copy.
     """
 
     def __init__(
@@ -34,6 +39,7 @@ class UNet(Backbone):
         attention: tuple[int, ...] = (8,),
         dropout: float = 0.0,
         entry: Literal["own", "outer"] = "own",
+        skip: bool = True,
     ) -> None:
         super().__init__(ladder, channels)
         if width < 1 or blocks < 1 or not multipliers or min(multipliers) < 1 or not 0 <= dropout < 1:
@@ -51,6 +57,7 @@ class UNet(Backbone):
         entering = [widths[0], *widths[:-1]]
         self.enter = nn.ModuleList(nn.Conv2d(channels, entering[stage], 3, padding=1) for stage in self.entry)
         self.leave = nn.ModuleList(Head(widths[stage], channels) for stage in self.entry)
+        self.past = nn.ModuleList(silent(nn.Linear(features, 2)) for _ in self.entry) if skip else None
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for stage, out in enumerate(widths):
             attend = sides[stage] in attention
@@ -92,7 +99,10 @@ class UNet(Backbone):
             if stage > first:
                 h = self.grow[stage - 1](F.interpolate(h, scale_factor=2.0, mode="nearest"))
         said: torch.Tensor = self.leave[level](h)
-        return said
+        if self.past is None:
+            return said
+        of_input, of_said = self.past[level](features)[:, :, None, None, None].unbind(dim=1)
+        return of_input * x + (1 + of_said) * said
 
 
 def entries(ladder: Sequence[int], stages: int, entry: str) -> list[int]:
@@ -128,11 +138,11 @@ def normal(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
-def silent(conv: nn.Conv2d) -> nn.Conv2d:
-    """Let a convolution start at zero, so that at first it adds nothing."""
-    for parameter in conv.parameters():
+def silent(module: Module) -> Module:
+    """Let a convolution or a linear map start at zero, so that at first it adds nothing."""
+    for parameter in module.parameters():
         nn.init.zeros_(parameter)
-    return conv
+    return module
 
 
 class Head(nn.Module):
