@@ -39,7 +39,7 @@ class UNet(Backbone):
         attention: tuple[int, ...] = (8,),
         dropout: float = 0.0,
         entry: Literal["own", "outer"] = "own",
-        skip: bool = True,
+        skip: bool = False,
     ) -> None:
         super().__init__(ladder, channels)
         if width < 1 or blocks < 1 or not multipliers or min(multipliers) < 1 or not 0 <= dropout < 1:
