@@ -35,7 +35,7 @@ from dvbench.training import under
 
 CPU = torch.device("cpu")
 IMAGES, BATCH = 512, 64
-FRACTIONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # of T
+FRACTIONS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # of T; the first is step 1
 
 
 def trained(path: Path) -> tuple[Denoiser, Config, np.ndarray]:
@@ -81,7 +81,9 @@ def measure(ddpm: Path, dvdp: Path) -> dict[str, Any]:
     rows = []
     for t in sorted({max(1, round(fraction * one.process.T)) for fraction in FRACTIONS}):
         pairs = zip(errors(one, seen, t, other.process), errors(other, seen, t, other.process), strict=True)
-        rows.append({"t": t, "components": [compared(*pair) for pair in pairs]})
+        rows.append(
+            {"t": t, "noise": float(other.process.sigma[t]) ** 2, "components": [compared(*pair) for pair in pairs]}
+        )
     environment = describe(CPU, second.precision, {"dvbench": version("dvbench")}, {})
     runs = {"ddpm": ddpm.name, "dvdp": dvdp.name}
     configs = {"ddpm": first.to_json(), "dvdp": second.to_json()}
@@ -101,13 +103,17 @@ def compared(ddpm: torch.Tensor | None, dvdp: torch.Tensor | None) -> dict[str, 
 
 
 def table(record: dict[str, Any]) -> str:
-    """Return a row for each step, and for each component DDPM's error and DVDP's as a multiple of it."""
+    """Return a row for each step: its noise's variance, for each component DDPM's error and DVDP's as its multiple."""
     config = record["configs"]["dvdp"]
     sides = config["ladder"]
     names = [*(f"{finer} to {coarser} px" for finer, coarser in pairwise(sides)), f"{sides[-1]} px"]
-    head = ["t / T", *(cell for name in names for cell in (f"{name}: DDPM", "DVDP x"))]
+    head = ["t / T", "noise", *(cell for name in names for cell in (f"{name}: DDPM", "DVDP x"))]
     rows = [
-        [f"{row['t'] / config['steps']:.2f}", *(cell for found in row["components"] for cell in cells(found))]
+        [
+            f"{row['t'] / config['steps']:.3g}",
+            f"{row['noise']:.4f}",
+            *(cell for found in row["components"] for cell in cells(found)),
+        ]
         for row in record["rows"]
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["--:"] * len(head), *rows])
