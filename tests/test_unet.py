@@ -63,6 +63,38 @@ def test_the_whole_network_may_run_at_every_level():
         UNet((32, 18), 1, width=8, entry="outer")
 
 
+def test_the_input_goes_past_the_network_as_the_time_and_the_level_say():
+    """At first nothing of it does; with weights g and h the output is g x + (1 + h) said."""
+    torch.manual_seed(0)
+    plain = UNet((32, 16), 3, width=8, attention=())
+    past = UNet((32, 16), 3, width=8, attention=(), skip=True)
+    past.load_state_dict(plain.state_dict(), strict=False)
+    for network in (plain, past):
+        network.leave[1].conv.weight.data.fill_(0.01)
+    x, t = torch.randn(3, 3, 16, 16), torch.tensor([0.1, 0.5, 1.0])
+    said = plain(x, t, 1)
+    assert torch.equal(past(x, t, 1), said)
+    past.past[1].bias.data = torch.tensor([2.0, -0.5])
+    torch.testing.assert_close(past(x, t, 1), 2 * x + 0.5 * said)
+    past.past[1].weight.data.normal_()
+    of_input = past(x, t, 1) - past.past[1].bias[0] * x
+    assert not torch.allclose(of_input[0], of_input[1])
+    assert torch.equal(past(torch.zeros(1, 3, 32, 32), t[:1], 0), plain(torch.zeros(1, 3, 32, 32), t[:1], 0))
+
+
+def test_a_network_that_has_learned_nothing_else_can_return_its_input():
+    """What the stages would have to copy: with the input past them it is learned exactly, in a few steps."""
+    torch.manual_seed(0)
+    network = UNet((16,), 3, width=8, multipliers=(1, 2), attention=(), skip=True)
+    optimizer = torch.optim.Adam(network.past.parameters(), lr=0.1)
+    x, t = torch.randn(4, 3, 16, 16), torch.full((4,), 0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        (network(x, t, 0) - x).square().mean().backward()
+        optimizer.step()
+    torch.testing.assert_close(network(x, t, 0), x, rtol=0, atol=0.02)
+
+
 @pytest.mark.parametrize("ladder", [(32, 18), (30,), (32, 16, 7)])
 def test_sides_that_the_stages_cannot_halve_are_refused(ladder):
     if ladder == (32, 16, 7):
