@@ -31,7 +31,6 @@ from dvbench.registry import registry, version
 from dvbench.rundir import RunDirectory
 from dvbench.sampling import Denoiser
 from dvbench.setup import assemble
-from dvbench.training import under
 
 CPU = torch.device("cpu")
 IMAGES, BATCH = 512, 64
@@ -47,7 +46,7 @@ def trained(path: Path) -> tuple[Denoiser, Config, np.ndarray]:
     config = Config(**record.config)
     parts = assemble(config, registry())
     tensors, state = checkpoint.read(run.weights)
-    parts.network.load_state_dict(under("network", tensors))
+    parts.network.load_state_dict(checkpoint.under("network", tensors))
     limits = DataRange(**{**state["limits"], "faded": tuple(state["limits"]["faded"])})
     return Drawing(parts, parts.network, limits).denoiser, config, parts.dataset.held_out[:IMAGES]
 
@@ -63,7 +62,7 @@ def errors(denoiser: Denoiser, images: torch.Tensor, t: int, split: Process) -> 
     level = int(process.level(t))  # and so the number of components dropped
     found: list[list[torch.Tensor]] = [[] for _ in range(split.K + 1 - level)]
     generator = torch.Generator().manual_seed(t)
-    for some in images.split(BATCH):
+    for some in torch.split(images, BATCH):
         noise = torch.randn(some.shape, generator=generator)
         x = process.diffuse(process.lower(some, level), t, process.lower(noise, level), level)
         missed = denoiser(x, t, level) - process.lower(some, level)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from dvbench.checkpoint import under
 from dvbench.config import Training
 
 FEWEST = 8  # rows and columns: what has fewer stands for colours or levels, and is AdamW's
@@ -151,8 +152,3 @@ def _polynomial(gram: torch.Tensor) -> torch.Tensor:
     raised = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
     raised.diagonal(dim1=1, dim2=2).add_(A)
     return raised
-
-
-def under(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the tensors whose names begin with ``prefix`` and a dot, without it."""
-    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from dvbench import checkpoint
+from dvbench.checkpoint import under
 from dvbench.compilation import compiled
 from dvbench.curve import Curve, Measure
 from dvbench.drawing import Drawing
@@ -25,7 +26,7 @@ from dvbench.progress import Reporter
 from dvbench.randomness import seed_of
 from dvbench.rundir import Log, RunDirectory, trained
 from dvbench.setup import Parts
-from dvbench.training import Progress, Trainer, under
+from dvbench.training import Progress, Trainer
 
 Json: TypeAlias = dict[str, Any]
 Held: TypeAlias = tuple[dict[str, torch.Tensor], Json]

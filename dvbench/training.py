@@ -15,12 +15,13 @@ import numpy.typing as npt
 import torch
 
 from dvbench.backbone import Backbone
+from dvbench.checkpoint import under
 from dvbench.config import Training
 from dvbench.environment import tf32
 from dvbench.errors import WorkError
 from dvbench.measure.clock import NetworkClock
 from dvbench.memory import halved, release
-from dvbench.optimizer import Optimizer, under
+from dvbench.optimizer import Optimizer
 from dvbench.prediction import DataRange, Prediction, loss_weight, scaled_input, target, to_float
 from dvbench.process import Process
 from dvbench.randomness import order_of_epoch, torch_generator

@@ -102,7 +102,8 @@ class UNet(Backbone):
         if self.past is None:
             return said
         of_input, of_said = self.past[level](features)[:, :, None, None, None].unbind(dim=1)
-        return of_input * x + (1 + of_said) * said
+        weighed: torch.Tensor = of_input * x + (1 + of_said) * said
+        return weighed
 
 
 def entries(ladder: Sequence[int], stages: int, entry: str) -> list[int]:
