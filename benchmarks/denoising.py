@@ -47,8 +47,8 @@ def trained(path: Path) -> tuple[Denoiser, Config, np.ndarray]:
     parts = assemble(config, registry())
     tensors, state = checkpoint.read(run.weights)
     parts.network.load_state_dict(checkpoint.under("network", tensors))
-    limits = DataRange(**{**state["limits"], "faded": tuple(state["limits"]["faded"])})
-    return Drawing(parts, parts.network, limits).denoiser, config, parts.dataset.held_out[:IMAGES]
+    drawing = Drawing(parts, parts.network, DataRange.from_json(state["limits"]))
+    return drawing.denoiser, config, parts.dataset.held_out[:IMAGES]
 
 
 @torch.inference_mode()
@@ -135,7 +135,10 @@ def main(runs: Sequence[Path], out: Path | None, show: Path | None) -> None:
         return
     if len(runs) != 2 or out is None:
         raise click.UsageError("name two runs and --out, or --show")
-    record = measure(*runs)
+    try:
+        record = measure(*runs)
+    except UsageError as error:
+        raise click.UsageError(str(error)) from error
     write_json(out, record)
     click.echo(table(record))
 

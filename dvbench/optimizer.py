@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 
@@ -98,9 +97,10 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, parameters: Sequence[torch.Tensor], lr: float, weight_decay: float = 0.0) -> None:
         super().__init__(list(parameters), {"lr": lr, "weight_decay": weight_decay})
 
+    # Without the closure that torch's types ask for: nothing here evaluates a loss anew.
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """Step every parameter that has a gradient; ``closure`` is not called."""
+    def step(self) -> None:  # type: ignore[override]
+        """Step every parameter that has a gradient."""
         for group in self.param_groups:
             members = [p for p in group["params"] if p.grad is not None]
             if not members:
@@ -132,8 +132,7 @@ def orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
             factors[index] = factor
     raised = [factor @ matrix for factor, matrix in zip(factors, wide, strict=True)]
     return [
-        (matrix.T if given.shape[0] > given.shape[1] else matrix).contiguous()
-        for given, matrix in zip(matrices, raised, strict=True)
+        matrix.T if given.shape[0] > given.shape[1] else matrix for given, matrix in zip(matrices, raised, strict=True)
     ]
 
 

@@ -86,7 +86,7 @@ class Work:
             return self._train_here(interruption)
         tensors, state = self.weights
         _load(self.directory.weights, lambda: self._take(tensors))
-        self.limits = _limits(state)
+        self.limits = DataRange.from_json(state["limits"])
         self.curve.points = state.get("curve", [])
         if not self.directory.weights.exists():
             checkpoint.write(self.directory.weights, tensors, state)
@@ -112,7 +112,9 @@ class Work:
     def _train_here(self, interruption: Interruption) -> Json:
         parts, config = self.parts, self.config
         images = parts.dataset.train
-        self.limits = _limits(self.training[1]) if self.training else data_range(parts.process, images)
+        self.limits = (
+            DataRange.from_json(self.training[1]["limits"]) if self.training else data_range(parts.process, images)
+        )
         cost: Json = {
             "train_seconds": 0.0,
             "train_images": 0,
@@ -273,11 +275,6 @@ class Work:
 def overhead(seconds: float, network_seconds: float) -> float:
     """Return the share of ``seconds`` that went to anything but the network."""
     return 1 - network_seconds / seconds
-
-
-def _limits(state: Mapping[str, Any]) -> DataRange:
-    held = state["limits"]
-    return DataRange(**{**held, "faded": tuple(held["faded"])})
 
 
 def _load(file: Path, load: Callable[[], object]) -> None:

@@ -6,6 +6,7 @@ the inverse, n_l / n_0: the x0 and v targets use shrink * x_0, so that they span
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any, Literal, TypeAlias
@@ -36,6 +37,11 @@ class DataRange:
     def to_json(self) -> dict[str, Any]:
         """Return plain numbers, for a checkpoint."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, held: Mapping[str, Any]) -> DataRange:
+        """Return what ``to_json`` was called on."""
+        return cls(**{**held, "faded": tuple(held["faded"])})
 
 
 def to_float(images: npt.NDArray[np.uint8], device: torch.device) -> torch.Tensor:

@@ -71,3 +71,7 @@ def test_runs_that_cannot_be_compared_are_refused(runs, tmp_path):
         denoising.measure(*reversed(runs))
     with pytest.raises(UsageError, match="no record or no weights"):
         denoising.measure(runs[0], tmp_path)
+    told = CliRunner().invoke(denoising.main, [str(runs[0]), str(tmp_path), "--out", str(tmp_path / "found.json")])
+    assert told.exit_code == 2
+    assert "name the directory of a finished run" in told.output
+    assert not list(tmp_path.iterdir())
