@@ -13,7 +13,7 @@ from dvbench.backbone import Backbone
 from dvbench.prediction import Prediction, data_range, input_scale, target, to_float
 from dvbench.process import Process
 
-CHUNK = 1024
+CHUNK = 256
 
 
 class Perfect(Backbone):
@@ -90,6 +90,11 @@ class Perfect(Backbone):
         return torch.as_tensor(sum(part @ chunk for part, chunk in parts))
 
     def _chunks(self, level: int, like: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Yield the images of a level a chunk at a time in the dtype and on the device of ``like``."""
-        for chunk in torch.split(self.images[level], CHUNK):
-            yield chunk.to(like.device).to(like.dtype)
+        """Yield the images of a level a chunk at a time in the dtype and on the device of ``like``.
+
+        Every chunk is the same memory: read it before the next. New memory for each would stay with the process.
+        """
+        images = self.images[level]
+        memory = torch.empty(CHUNK, images.shape[1], dtype=like.dtype, device=like.device)
+        for chunk in torch.split(images, CHUNK):
+            yield memory[: len(chunk)].copy_(chunk)
