@@ -27,6 +27,12 @@ class UNet(Backbone):
     With ``skip`` the input is added to what the network says, both weighed by learned functions of the time and the
     level (Karras et al. 2022, table 1, whose weights are fixed): at low noise x_0 is nearly the input, which the stages
     would have to copy.
+
+    With ``nested`` the ways in and out are the stages' and not the levels'. Each stage that runs also takes in the
+    input reduced to its side, and what its head says is added, enlarged, to what the next outer one says: a finer level
+    so begins from what the coarser levels have learned of the coarse picture (as in Gu et al. 2023, "Matryoshka
+    Diffusion Models", section 3, where each stage predicts the clean picture of its side). Reducing keeps the variance
+    of the noise, as projecting on an orthonormal basis does.
     """
 
     def __init__(
@@ -40,6 +46,7 @@ class UNet(Backbone):
         dropout: float = 0.0,
         entry: Literal["own", "outer"] = "own",
         skip: bool = False,
+        nested: bool = False,
     ) -> None:
         super().__init__(ladder, channels)
         if width < 1 or blocks < 1 or not multipliers or min(multipliers) < 1 or not 0 <= dropout < 1:
@@ -55,8 +62,11 @@ class UNet(Backbone):
             nn.init.zeros_(self.level.weight)  # at first all levels are one
         # What enters stage j has the channels that stage j - 1 hands down.
         entering = [widths[0], *widths[:-1]]
-        self.enter = nn.ModuleList(nn.Conv2d(channels, entering[stage], 3, padding=1) for stage in self.entry)
-        self.leave = nn.ModuleList(Head(widths[stage], channels) for stage in self.entry)
+        # Of each way in and out the stage that it belongs to: a way for each level, or for each stage.
+        ways = range(len(widths)) if nested else self.entry
+        self.nested = nested
+        self.enter = nn.ModuleList(nn.Conv2d(channels, entering[stage], 3, padding=1) for stage in ways)
+        self.leave = nn.ModuleList(Head(widths[stage], channels) for stage in ways)
         self.past = nn.ModuleList(silent(nn.Linear(features, 2)) for _ in self.entry) if skip else None
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for stage, out in enumerate(widths):
@@ -82,28 +92,45 @@ class UNet(Backbone):
             features = features + self.level.weight[level]
         features = F.silu(features)
         first = self.entry[level]
-        h = self.enter[level](x)
-        skips = []
+        way = first if self.nested else level
+        h = self.enter[way](x)
+        skips, reduced = [], x
         for stage in range(first, len(self.down)):
             if stage > first:
                 h = self.shrink[stage - 1](h)
+                if self.nested:
+                    reduced = 2 * F.avg_pool2d(reduced, 2)
+                    h = h + self.enter[stage](reduced)
             skips.append(h)
             for block in self.down[stage].children():
                 h = block(h, features)
                 skips.append(h)
         for block in self.middle:
             h = block(h, features)
+        inner: torch.Tensor | None = None  # what the stages within say
         for stage in range(len(self.up) - 1, first - 1, -1):
             for block in self.up[stage].children():
                 h = block(torch.cat([h, skips.pop()], dim=1), features)
             if stage > first:
-                h = self.grow[stage - 1](F.interpolate(h, scale_factor=2.0, mode="nearest"))
-        said: torch.Tensor = self.leave[level](h)
+                if self.nested:
+                    inner = enlarged(added(self.leave[stage](h), inner)) / 2
+                h = self.grow[stage - 1](enlarged(h))
+        said = added(self.leave[way](h), inner)
         if self.past is None:
             return said
         of_input, of_said = self.past[level](features)[:, :, None, None, None].unbind(dim=1)
         weighed: torch.Tensor = of_input * x + (1 + of_said) * said
         return weighed
+
+
+def enlarged(x: torch.Tensor) -> torch.Tensor:
+    """Return [B, C, n, n] at twice the side."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def added(x: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:
+    """Return the sum, or ``x`` where there is nothing to add."""
+    return x if y is None else x + y
 
 
 def entries(ladder: Sequence[int], stages: int, entry: str) -> list[int]:
