@@ -123,3 +123,53 @@ def test_time_level_and_dropout_matter():
 def test_options_without_sense_are_refused(option):
     with pytest.raises(ValueError, match="at least 1"):
         UNet((16,), 1, **option)
+
+
+@pytest.mark.parametrize(
+    ("ladder", "entry", "seeing"),
+    [
+        ((32, 16, 8), "own", [[0, 1, 2], [1, 2], [2]]),
+        ((32, 8), "own", [[0, 1], [1]]),  # the second way in is the third stage's
+        ((32, 24, 16), "own", [[0, 1], [0, 1], [1]]),
+        ((32, 16, 8), "outer", [[0], [0], [0]]),
+        ((32,), "own", [[0]]),
+    ],
+)
+def test_with_nested_stages_each_one_that_runs_and_where_levels_enter_sees_the_input(ladder, entry, seeing):
+    network = UNet(ladder, 3, width=8, attention=(), entry=entry, nested=True)
+    for p in network.parameters():
+        torch.nn.init.normal_(p, std=0.1, generator=torch.Generator().manual_seed(p.numel()))
+    for level, side in enumerate(ladder):
+        network.zero_grad()
+        x = torch.randn(2, 3, side, side)
+        said = network(x, torch.rand(2), level)
+        assert said.shape == x.shape
+        said.square().sum().backward()
+        for ways in (network.enter, network.leave):
+            used = [index for index, way in enumerate(ways) if any(p.grad is not None for p in way.parameters())]
+            assert used == seeing[level]
+
+
+def test_with_one_level_there_is_nothing_to_nest():
+    networks = []
+    for nested in (False, True):
+        torch.manual_seed(0)
+        networks.append(UNet((32,), 3, width=8, nested=nested))
+        networks[-1].leave[0].conv.weight.data.normal_()
+    x, t = torch.randn(2, 3, 32, 32), torch.rand(2)
+    assert torch.equal(networks[0](x, t, 0), networks[1](x, t, 0))
+
+
+def test_a_nested_outer_stage_begins_from_what_the_inner_ones_say_of_the_reduced_input():
+    """With nothing handed inwards and nothing said at the outer stage, level 0 says what level 1 does, enlarged."""
+    torch.manual_seed(0)
+    network = UNet((32, 16), 3, width=8, attention=(), nested=True)
+    for head in network.leave[1:]:
+        head.conv.weight.data.normal_()
+    for parameter in network.shrink[0].parameters():
+        parameter.data.zero_()
+    x, t = torch.randn(2, 3, 32, 32), torch.rand(2)
+    # Sums of four over two: white noise stays white noise of the same variance.
+    reduced = x.unflatten(3, (16, 2)).unflatten(2, (16, 2)).sum(dim=(3, 5)) / 2
+    inner = network(reduced, t, 1).repeat_interleave(2, 2).repeat_interleave(2, 3) / 2
+    torch.testing.assert_close(network(x, t, 0), inner)

@@ -28,11 +28,11 @@ class UNet(Backbone):
     level (Karras et al. 2022, table 1, whose weights are fixed): at low noise x_0 is nearly the input, which the stages
     would have to copy.
 
-    With ``nested`` the ways in and out are the stages' and not the levels'. Each stage that runs also takes in the
-    input reduced to its side, and what its head says is added, enlarged, to what the next outer one says: a finer level
-    so begins from what the coarser levels have learned of the coarse picture (as in Gu et al. 2023, "Matryoshka
+    With ``nested`` the ways in and out belong to the stages at which levels enter. Each of them that runs also takes in
+    the input reduced to its side, and what its head says is added, enlarged, to what the next outer one says: a finer
+    level so begins from what the coarser ones have learned of the coarse picture (as in Gu et al. 2023, "Matryoshka
     Diffusion Models", section 3, where each stage predicts the clean picture of its side). Reducing keeps the variance
-    of the noise, as projecting on an orthonormal basis does.
+    of the noise, as projecting on an orthonormal basis does. With one level there is nothing to nest.
     """
 
     def __init__(
@@ -62,9 +62,10 @@ class UNet(Backbone):
             nn.init.zeros_(self.level.weight)  # at first all levels are one
         # What enters stage j has the channels that stage j - 1 hands down.
         entering = [widths[0], *widths[:-1]]
-        # Of each way in and out the stage that it belongs to: a way for each level, or for each stage.
-        ways = range(len(widths)) if nested else self.entry
-        self.nested = nested
+        # The stage of each way in and out, the way of each level, and, nested, the way of each stage that has one.
+        ways = sorted(set(self.entry)) if nested else self.entry
+        self.way = [ways.index(stage) if nested else level for level, stage in enumerate(self.entry)]
+        self.nested = {stage: way for way, stage in enumerate(ways)} if nested else {}
         self.enter = nn.ModuleList(nn.Conv2d(channels, entering[stage], 3, padding=1) for stage in ways)
         self.leave = nn.ModuleList(Head(widths[stage], channels) for stage in ways)
         self.past = nn.ModuleList(silent(nn.Linear(features, 2)) for _ in self.entry) if skip else None
@@ -91,36 +92,46 @@ class UNet(Backbone):
         if self.level is not None:
             features = features + self.level.weight[level]
         features = F.silu(features)
-        first = self.entry[level]
-        way = first if self.nested else level
-        h = self.enter[way](x)
-        skips, reduced = [], x
-        for stage in range(first, len(self.down)):
-            if stage > first:
-                h = self.shrink[stage - 1](h)
-                if self.nested:
-                    reduced = 2 * F.avg_pool2d(reduced, 2)
-                    h = h + self.enter[stage](reduced)
-            skips.append(h)
-            for block in self.down[stage].children():
-                h = block(h, features)
-                skips.append(h)
+        h, skips = self._inwards(x, features, level)
         for block in self.middle:
             h = block(h, features)
-        inner: torch.Tensor | None = None  # what the stages within say
-        for stage in range(len(self.up) - 1, first - 1, -1):
-            for block in self.up[stage].children():
-                h = block(torch.cat([h, skips.pop()], dim=1), features)
-            if stage > first:
-                if self.nested:
-                    inner = enlarged(added(self.leave[stage](h), inner)) / 2
-                h = self.grow[stage - 1](enlarged(h))
-        said = added(self.leave[way](h), inner)
+        said = self._outwards(h, skips, features, level)
         if self.past is None:
             return said
         of_input, of_said = self.past[level](features)[:, :, None, None, None].unbind(dim=1)
         weighed: torch.Tensor = of_input * x + (1 + of_said) * said
         return weighed
+
+    def _inwards(self, x: torch.Tensor, features: torch.Tensor, level: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return what the innermost stage hands on, and what each stage keeps for the way back."""
+        first = self.entry[level]
+        h, skips = self.enter[self.way[level]](x), []
+        for stage in range(first, len(self.down)):
+            if stage > first:
+                h = self.shrink[stage - 1](h)
+                if self.nested:
+                    x = 2 * F.avg_pool2d(x, 2)
+                if stage in self.nested:
+                    h = h + self.enter[self.nested[stage]](x)
+            skips.append(h)
+            for block in self.down[stage].children():
+                h = block(h, features)
+                skips.append(h)
+        return h, skips
+
+    def _outwards(self, h: torch.Tensor, skips: list[torch.Tensor], features: torch.Tensor, level: int) -> torch.Tensor:
+        """Return what the heads say; ``skips`` are used up."""
+        first = self.entry[level]
+        inner: torch.Tensor | None = None  # what the stages within say
+        for stage in range(len(self.up) - 1, first - 1, -1):
+            for block in self.up[stage].children():
+                h = block(torch.cat([h, skips.pop()], dim=1), features)
+            if stage > first:
+                if stage in self.nested:
+                    inner = added(self.leave[self.nested[stage]](h), inner)
+                inner = None if inner is None else enlarged(inner) / 2
+                h = self.grow[stage - 1](enlarged(h))
+        return added(self.leave[self.way[level]](h), inner)
 
 
 def enlarged(x: torch.Tensor) -> torch.Tensor:
