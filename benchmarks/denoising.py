@@ -9,46 +9,21 @@ Both networks see the same images under the same noise, and both errors are spli
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 import torch
+from pairs import CPU, command, record, trained
 
-from dvbench import checkpoint
-from dvbench.config import Config
-from dvbench.drawing import Drawing
-from dvbench.environment import describe
 from dvbench.errors import UsageError
-from dvbench.files import write_json
-from dvbench.prediction import DataRange, to_float
+from dvbench.prediction import to_float
 from dvbench.process import Process
-from dvbench.registry import registry, version
-from dvbench.rundir import RunDirectory
 from dvbench.sampling import Denoiser
-from dvbench.setup import assemble
 
-CPU = torch.device("cpu")
 IMAGES, BATCH = 512, 64
 FRACTIONS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.8, 1.0)  # of T; the first is step 1
-
-
-def trained(path: Path) -> tuple[Denoiser, Config, np.ndarray]:
-    """Return the network of a finished run with its averaged weights, its configuration and its held-out images."""
-    run = RunDirectory(path)
-    record = run.read()
-    if record is None or not run.weights.exists():
-        raise UsageError(f"{path} has no record or no weights: name the directory of a finished run")
-    config = Config(**record.config)
-    parts = assemble(config, registry())
-    tensors, state = checkpoint.read(run.weights)
-    parts.network.load_state_dict(checkpoint.under("network", tensors))
-    drawing = Drawing(parts, parts.network, DataRange.from_json(state["limits"]))
-    return drawing.denoiser, config, parts.dataset.held_out[:IMAGES]
 
 
 @torch.inference_mode()
@@ -73,7 +48,8 @@ def errors(denoiser: Denoiser, images: torch.Tensor, t: int, split: Process) -> 
 
 def measure(ddpm: Path, dvdp: Path) -> dict[str, Any]:
     """Return the record of the comparison of two runs."""
-    (one, first, images), (other, second, held_out) = trained(ddpm), trained(dvdp)
+    (one, first, parts), (other, second, others) = trained(ddpm), trained(dvdp)
+    images, held_out = (some.dataset.held_out[:IMAGES] for some in (parts, others))
     if not np.array_equal(images, held_out) or one.process.T != other.process.T or one.process.K:
         raise UsageError("compare a run of DDPM with a run of DVDP on the same images and steps, in that order")
     seen = to_float(images, CPU)
@@ -83,10 +59,7 @@ def measure(ddpm: Path, dvdp: Path) -> dict[str, Any]:
         rows.append(
             {"t": t, "noise": float(other.process.sigma[t]) ** 2, "components": [compared(*pair) for pair in pairs]}
         )
-    environment = describe(CPU, second.precision, {"dvbench": version("dvbench")}, {})
-    runs = {"ddpm": ddpm.name, "dvdp": dvdp.name}
-    configs = {"ddpm": first.to_json(), "dvdp": second.to_json()}
-    return {"runs": runs, "configs": configs, "images": len(seen), "rows": rows, "environment": environment}
+    return record(ddpm, dvdp, (first, second), {"images": len(seen), "rows": rows})
 
 
 def compared(ddpm: torch.Tensor | None, dvdp: torch.Tensor | None) -> dict[str, float | None]:
@@ -101,9 +74,9 @@ def compared(ddpm: torch.Tensor | None, dvdp: torch.Tensor | None) -> dict[str, 
     return {"ddpm": base, "dvdp": float(dvdp.mean()), "ratio": ratio, "ratio_error": spread}
 
 
-def table(record: dict[str, Any]) -> str:
+def table(found: dict[str, Any]) -> str:
     """Return a row for each step: its noise's variance, for each component DDPM's error and DVDP's as its multiple."""
-    config = record["configs"]["dvdp"]
+    config = found["configs"]["dvdp"]
     sides = config["ladder"]
     names = [*(f"{finer} to {coarser} px" for finer, coarser in pairwise(sides)), f"{sides[-1]} px"]
     head = ["t / T", "noise", *(cell for name in names for cell in (f"{name}: DDPM", "DVDP x"))]
@@ -111,9 +84,9 @@ def table(record: dict[str, Any]) -> str:
         [
             f"{row['t'] / config['steps']:.3g}",
             f"{row['noise']:.4f}",
-            *(cell for found in row["components"] for cell in cells(found)),
+            *(cell for part in row["components"] for cell in cells(part)),
         ]
-        for row in record["rows"]
+        for row in found["rows"]
     ]
     return "\n".join(f"| {' | '.join(row)} |" for row in [head, ["--:"] * len(head), *rows])
 
@@ -124,24 +97,7 @@ def cells(found: dict[str, float | None]) -> tuple[str, str]:
     return f"{base:.5f}", "dropped" if ratio is None or error is None else f"{ratio:.2f} ±{1.96 * error:.2f}"
 
 
-@click.command(help=__doc__.partition("\n")[0] if __doc__ else None)
-@click.argument("runs", nargs=-1, type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="where the record goes")
-@click.option("--show", type=click.Path(exists=True, path_type=Path), help="a record to print")
-def main(runs: Sequence[Path], out: Path | None, show: Path | None) -> None:
-    """Measure or show."""
-    if show is not None:
-        click.echo(table(json.loads(show.read_text())))
-        return
-    if len(runs) != 2 or out is None:
-        raise click.UsageError("name two runs and --out, or --show")
-    try:
-        record = measure(*runs)
-    except UsageError as error:
-        raise click.UsageError(str(error)) from error
-    write_json(out, record)
-    click.echo(table(record))
-
+main = command(__doc__, measure, table)
 
 if __name__ == "__main__":
     main()

@@ -131,7 +131,7 @@ def _forward(call: Call, precision: str = "fp32") -> None:
 def _step(network: torch.nn.Module, call: Call, precision: str = "fp32") -> None:
     with autocast(CPU, precision)():
         said: torch.Tensor = call()  # type: ignore[assignment]
-    said.float().square().mean().backward()  # type: ignore[no-untyped-call]
+    said.float().square().mean().backward()
     network.zero_grad()
 
 

@@ -48,6 +48,7 @@ class Denoiser:
         """Return the variance of a coordinate of each component ``level``..K of x_0 given x_t, [B, 1, 1, 1] each."""
         self.clock.enter(level)
         with self.clock.network.running():
+            # Only a sampler of a network that has it asks; a module's attributes have no better type.
             variances: torch.Tensor = self.network.uncertainty(*self._asked(x, t, level))  # type: ignore[operator]
         return [variance.to(x.dtype).view(-1, 1, 1, 1) for variance in variances.unbind(dim=1)]
 

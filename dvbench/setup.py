@@ -86,6 +86,7 @@ def assemble(config: Config, registry: Registry) -> Parts:
     inputs = train_hash(config, dataset.fingerprint, registry)
     # Convolutions are faster channels last, but for those that training runs backward on a CPU.
     order = torch.contiguous_format if device.type == "cpu" else torch.channels_last
+    # torch declares this call for tensors, not for modules.
     network = made.network.to(device=device, memory_format=order)  # type: ignore[call-overload]
     return Parts(config, device, guard, plugins, code, dataset, made.process, network, made.sampler, detector, inputs)
 

@@ -104,7 +104,7 @@ class Trainer:
                     x0 = to_float(self.images[np.arange(size) % len(self.images)], self.device)
                     t = torch.full((size,), steps[0], device=self.device)
                     # As a step does it: a compiler heeds the order in memory, too.
-                    self._loss(x0[torch.arange(size, device=self.device)], t, level).sum().backward()  # type: ignore[no-untyped-call]
+                    self._loss(x0[torch.arange(size, device=self.device)], t, level).sum().backward()
         self.optimizer.forget()
         self.clock.take()
         self.noise.set_state(noise)
@@ -182,7 +182,7 @@ class Trainer:
             for part in torch.split(members, self.microbatch) if len(members) else ():
                 loss = self._loss(x0[part.to(self.device)], t[part].to(self.device), level).sum() / len(x0)
                 with tf32(self.device), self.clock.running():
-                    self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                    self.scaler.scale(loss).backward()
                 total += loss.detach()
         return total
 

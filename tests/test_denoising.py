@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
 from click.testing import CliRunner
+from scripts import script
 
 import dvbench
 from benchmarks import write_benchmark
 from dvbench.errors import UsageError
 from dvbench.prediction import to_float
 
-ROOT = Path(__file__).parents[1]
-SPEC = importlib.util.spec_from_file_location("denoising", ROOT / "benchmarks/denoising.py")
-denoising = importlib.util.module_from_spec(SPEC)
-SPEC.loader.exec_module(denoising)
+denoising = script("denoising")
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +27,9 @@ def runs(tmp_path_factory):
 
 def test_the_errors_of_the_components_add_up_to_the_pictures(runs):
     """Of DDPM, which drops nothing, on any ladder: Parseval's identity."""
-    ddpm, _, images = denoising.trained(runs[0])
+    ddpm, _, parts = denoising.trained(runs[0])
     dvdp, *_ = denoising.trained(runs[1])
-    images = to_float(images, torch.device("cpu"))
+    images = to_float(parts.dataset.held_out, torch.device("cpu"))
     found = denoising.errors(ddpm, images, 3, dvdp.process)
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(3))
     assert len(images) <= denoising.BATCH, "the noise of one batch is that of all"

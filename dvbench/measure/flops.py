@@ -147,7 +147,7 @@ def _evaluated(module: nn.Module) -> Iterator[None]:
 
 
 # torch gives the base class no types.
-class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Observer(TorchDispatchMode):
     """Credits what ``counter`` counts to the operators that a network calls, by the names that a trace gives them."""
 
     def __init__(self, counter: FlopCounterMode) -> None:

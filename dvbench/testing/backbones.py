@@ -146,7 +146,7 @@ def taught(made: Sequence[Backbone]) -> Iterator[str]:
         for _ in range(11):
             optimizer.zero_grad()
             loss = torch.stack([(pupil(x, t, level) - x / 2).square().mean() for level, x, t in inputs(pupil)]).sum()
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss.backward()
             optimizer.step()
             losses.append(float(loss.detach()))
         if not losses[-1] < losses[0]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import torch
 
@@ -37,9 +38,9 @@ def examine(make: Make, ladders: Sequence[Sequence[int]]) -> Iterator[Finding]:
     yield without("the device is kept", lambda: devices(made))
     for dtype, most in MOST.items():
         name = str(dtype).removeprefix("torch.")
-        yield within(f"project and embed are adjoint, {name}", most, lambda dtype=dtype: adjoint(made, dtype))  # type: ignore[misc]
-        yield within(f"rows are orthonormal, {name}", most, lambda dtype=dtype: orthonormal(made, dtype))  # type: ignore[misc]
-        yield within(f"project is linear, {name}", most, lambda dtype=dtype: linear(made, dtype))  # type: ignore[misc]
+        yield within(f"project and embed are adjoint, {name}", most, partial(adjoint, made, dtype))
+        yield within(f"rows are orthonormal, {name}", most, partial(orthonormal, made, dtype))
+        yield within(f"project is linear, {name}", most, partial(linear, made, dtype))
     yield within("each image by itself", 1e-5, lambda: alone(made))
     yield without("deterministic", lambda: deterministic(make, made))
     yield within("gradients flow back through embed's adjoint", 1e-5, lambda: gradients(made))
@@ -153,7 +154,7 @@ def gradients(made: Sequence[Basis]) -> float:
     """Return the worst difference of the gradient of <P x, y> from E y."""
 
     def error(basis: Basis, level: int, x: torch.Tensor, y: torch.Tensor) -> float:
-        (basis.project(x.requires_grad_(), level) * y).sum().backward()  # type: ignore[no-untyped-call]
+        (basis.project(x.requires_grad_(), level) * y).sum().backward()
         return float("inf" if x.grad is None else (x.grad - basis.embed(y, level)).abs().max())
 
     return worst(
@@ -165,6 +166,7 @@ def learned(make: Make, made: Sequence[Basis]) -> Iterator[str]:
     """Complain where a fresh instance that loads the state does not do the same."""
     for basis, level, fine, _ in places(made):
         other = make(basis.ladder, basis.channels)
+        # Only what can be fitted comes here, and so has load; the type of every basis has not.
         other.load({name: value.clone() for name, value in basis.state().items()})  # type: ignore[attr-defined]
         if not torch.equal(basis.project(normal(fine), level), other.project(normal(fine), level)):
             yield f"after load(state()) project at level {level} of {basis.ladder} differs"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -28,7 +29,7 @@ def examine(make: Make, size: int) -> Iterator[Finding]:
         return
     dataset = made[0]
     for split in ("train", "held_out"):
-        yield without(f"{split} is uint8 N x {size} x {size} x C", lambda split=split: shape(dataset, split, size))  # type: ignore[misc]
+        yield without(f"{split} is uint8 N x {size} x {size} x C", partial(shape, dataset, split, size))
     yield without("no picture is in both splits", lambda: shared(dataset))
     yield without("splits are read-only", lambda: writable(dataset))
     yield without("fingerprint is a SHA-256", lambda: fingerprint(dataset))
