@@ -40,8 +40,7 @@ def drawn(denoise: Denoise, process: Process, parts: Parts) -> np.ndarray:
 
 def ways(ddpm: Denoiser, dvdp: Denoiser) -> list[tuple[str, str, str, Denoise, Process]]:
     """Return who draws above the first turning point, below it and at the end, what does so, and on which process."""
-    turn, steps = dvdp.process.turns[0], dvdp.process.T
-    last = steps // 50  # a fraction of T, that the last step or steps of any sampler lie below it
+    turn, last = dvdp.process.turns[0], dvdp.process.T // 50  # the last of 50 steps, the last few of more
 
     def ddpm_finishing(upto: int) -> Denoise:
         return lambda x, t, level: (ddpm if level == 0 and t <= upto else dvdp)(x, t, level)
@@ -79,7 +78,7 @@ def table(found: dict[str, Any]) -> str:
     """Return a row for each exchange, with the 95 % intervals of sampling anew."""
     turn = found["configs"]["dvdp"]["schedule"]["turns"][0]
     rows = [
-        [f"above {turn:g} T", f"below {turn:g} T", "below 0.02 T", "FD", "KID", "LSD"],
+        [f"above {turn:g} T", f"up to {turn:g} T", "up to 0.02 T", "FD", "KID", "LSD"],
         ["--", "--", "--", "--:", "--:", "--:"],
     ]
     for row in found["rows"]:

@@ -99,6 +99,7 @@ def _side(side: int, precision: str, rounds: int) -> Iterator[Row]:
         work: dict[str, float] = {name: _flops(call) for name, (_, call) in contenders.items()}
         if side == SIDES[0]:  # compiling takes minutes
             ours, _ = contenders[OURS]
+            # The first contender is dvbench's own network.
             quick = copied(ours)  # type: ignore[arg-type]
             compiled(quick)
             name = f"{OURS}, compiled"

@@ -64,7 +64,7 @@ def test_what_is_measured_is_shown(runs, tmp_path):
     out = tmp_path / "made" / "found.json"
     made = CliRunner().invoke(exchange.main, [*map(str, runs[:2]), "--out", str(out)])
     assert made.exit_code == 0, made.output
-    assert made.output.splitlines()[0].startswith("| above 0.5 T | below 0.5 T |")
+    assert made.output.splitlines()[0].startswith("| above 0.5 T | up to 0.5 T |")
     assert len(made.output.splitlines()) == 7
     assert CliRunner().invoke(exchange.main, ["--show", str(out)]).output == made.output
 

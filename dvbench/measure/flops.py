@@ -146,11 +146,11 @@ def _evaluated(module: nn.Module) -> Iterator[None]:
             part.training = True
 
 
-# torch gives the base class no types.
 class _Observer(TorchDispatchMode):
     """Credits what ``counter`` counts to the operators that a network calls, by the names that a trace gives them."""
 
     def __init__(self, counter: FlopCounterMode) -> None:
+        # torch gives the base class no types.
         super().__init__()  # type: ignore[no-untyped-call]
         self.counter = counter
         self.flops: dict[str, int] = {}
