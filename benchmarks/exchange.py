@@ -9,6 +9,7 @@ network can go on from what the other drew, and DDPM's network can take the last
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +17,43 @@ import numpy as np
 import torch
 from pairs import CPU, command, record, trained
 
-from dvbench.api import Denoise
 from dvbench.errors import UsageError
 from dvbench.evaluation import Judge
-from dvbench.prediction import to_uint8
-from dvbench.process import Process
-from dvbench.randomness import SampleNoise
-from dvbench.sampling import Denoiser
+from dvbench.sampling import Denoiser, draw
 from dvbench.setup import Parts
 
 
-@torch.inference_mode()
-def drawn(denoise: Denoise, process: Process, parts: Parts) -> np.ndarray:
+class Relay(Denoiser):
+    """Two networks in turn on the process of ``first``: from step ``upto`` down it is ``second`` that is asked."""
+
+    def __init__(self, first: Denoiser, second: Denoiser, upto: int) -> None:
+        super().__init__(first.network, first.process, first.prediction, first.limits, first.autocast, first.clock)
+        self.first, self.second, self.upto = first, second, upto
+
+    def __call__(self, x: torch.Tensor, t: int, level: int) -> torch.Tensor:
+        """Estimate x_0 on the grid of ``level`` from x [B, C, n_l, n_l] at step ``t``."""
+        return (self.second if t <= self.upto else self.first)(x, t, level)
+
+
+def drawn(denoiser: Denoiser, parts: Parts) -> np.ndarray:
     """Draw as many samples as the run of ``parts`` did, N x H x W x C, uint8."""
-    sampling = parts.config.sampling
-    batches = []
-    for start in range(0, sampling.samples, sampling.batch):
-        indices = range(start, min(start + sampling.batch, sampling.samples))
-        noise = SampleNoise(parts.config.seed, indices, process.ladder, parts.network.channels, CPU)
-        batches.append(to_uint8(parts.sampler.sample(denoise, process, noise, sampling.steps)))
-    return np.concatenate(batches)
+    seed, sampling = parts.config.seed, parts.config.sampling
+    batches = np.array_split(np.arange(sampling.samples), math.ceil(sampling.samples / sampling.batch))
+    return np.concatenate(
+        [draw(parts.sampler, denoiser, sampling.steps, seed, indices.tolist(), CPU) for indices in batches]
+    )
 
 
-def ways(ddpm: Denoiser, dvdp: Denoiser) -> list[tuple[str, str, str, Denoise, Process]]:
-    """Return who draws above the first turning point, below it and at the end, what does so, and on which process."""
-    turn, last = dvdp.process.turns[0], dvdp.process.T // 50  # the last of 50 steps, the last few of more
-
-    def ddpm_finishing(upto: int) -> Denoise:
-        return lambda x, t, level: (ddpm if level == 0 and t <= upto else dvdp)(x, t, level)
-
-    def dvdp_finishing(x: torch.Tensor, t: int, level: int) -> torch.Tensor:
-        return (dvdp if t <= turn else ddpm)(x, t, level)
-
+def ways(ddpm: Denoiser, dvdp: Denoiser) -> list[tuple[str, str, str, Denoiser]]:
+    """Return who draws above the first turning point, below it and at the end, and what does so."""
+    turn = dvdp.process.turns[0]
+    last = min(turn, dvdp.process.T // 50)  # the last of 50 steps, the last few of more
     return [
-        ("DDPM", "DDPM", "DDPM", ddpm, ddpm.process),
-        ("DVDP", "DDPM", "DDPM", ddpm_finishing(turn), dvdp.process),
-        ("DVDP", "DVDP", "DDPM", ddpm_finishing(last), dvdp.process),
-        ("DDPM", "DVDP", "DVDP", dvdp_finishing, ddpm.process),
-        ("DVDP", "DVDP", "DVDP", dvdp, dvdp.process),
+        ("DDPM", "DDPM", "DDPM", ddpm),
+        ("DVDP", "DDPM", "DDPM", Relay(dvdp, ddpm, turn)),
+        ("DVDP", "DVDP", "DDPM", Relay(dvdp, ddpm, last)),
+        ("DDPM", "DVDP", "DVDP", Relay(ddpm, dvdp, turn)),
+        ("DVDP", "DVDP", "DVDP", dvdp),
     ]
 
 
@@ -68,8 +68,8 @@ def measure(first: Path, second: Path) -> dict[str, Any]:
         raise UsageError("DVDP's outermost level must be DDPM's process: train it with --attenuation 1")
     judge = Judge(parts.detector, one.detector, parts.dataset, one.seed, redraws=False)
     rows = []
-    for above, below, last, denoise, on in ways(ddpm, dvdp):
-        metrics = {metric["name"]: metric for metric in judge(drawn(denoise, on, parts))}
+    for above, below, last, denoiser in ways(ddpm, dvdp):
+        metrics = {metric["name"]: metric for metric in judge(drawn(denoiser, parts))}
         rows.append({"above": above, "below": below, "last": last, "metrics": metrics})
     return record(first, second, (one, other), {"rows": rows})
 
