@@ -69,10 +69,11 @@ CATS = {"dataset.train_images": 1000, **TRAINING}
 def attenuation_jobs() -> Iterator[Job]:
     """DDPM, and dct and haar with every attenuation and turning points, in 50 and in 10 steps, 5 seeds."""
     for steps, seed in product((50, 10), range(5)):
-        yield "cats", perfect(1000, seed, CATS, basis="identity", sample_steps=steps)
+        settings = {**CATS, "jump": "sigma"}
+        yield "cats", perfect(1000, seed, settings, basis="identity", sample_steps=steps)
         for basis, turns, attenuation in product(("dct", "haar"), TURNS, ATTENUATIONS):
             levels = {"ladder": [32, 16, 8, 4], "turns": list(turns), "attenuation": attenuation}
-            yield "cats", perfect(1000, seed, CATS, basis=basis, sample_steps=steps, **levels)
+            yield "cats", perfect(1000, seed, settings, basis=basis, sample_steps=steps, **levels)
 
 
 def attenuation_table(runs: pd.DataFrame) -> str:
@@ -155,7 +156,8 @@ def steps_plot(runs: pd.DataFrame, axes: Sequence[Axes]) -> None:
 def preset_jobs() -> Iterator[Job]:
     """Every preset on faces and on 1,000 cats, at 32 px, 5 seeds."""
     for seed, benchmark, preset in product(range(5), ("faces", "cats"), PRESETS):
-        yield benchmark, perfect(1000, seed, CATS if benchmark == "cats" else {}, preset=preset)
+        settings = {**(CATS if benchmark == "cats" else {}), **({"jump": "sigma"} if preset == "ddpm" else {})}
+        yield benchmark, perfect(1000, seed, settings, preset=preset)
 
 
 PRESETS = ("ddpm", "dvdp", "subspace", "blurring")

@@ -32,6 +32,7 @@ def _blurring(ladder: Sequence[int]) -> dict[str, Any]:
         "schedule.name": "heat",
         "ladder": sides,
         "schedule.turns": [1.0] * (len(sides) - 1),
+        "jump": "sigma",
     }
 
 
@@ -43,8 +44,9 @@ PRESETS: Mapping[str, Preset] = {
     ),
     "dvdp": Preset(
         "Zhang et al. 2023, Dimensionality-Varying Diffusion Process",
-        "reconstructed: turning points, attenuation and its path are the benchmark's, since the paper leaves them open",
-        lambda _: {"basis.name": "dct", "jump": "sigma"},
+        "reconstructed: the paper leaves turning points, attenuation and its path open; the turning points are the "
+        "benchmark's, the attenuation is 0.3",
+        lambda _: {"basis.name": "dct", "schedule.attenuation": 0.3, "jump": "sigma"},
     ),
     "subspace": Preset(
         "Jing et al. 2022, Subspace Diffusion Generative Models",

@@ -55,7 +55,7 @@ def test_options_reach_their_place():
 
 
 def test_another_plugin_keeps_the_options_that_it_has_too():
-    assert resolved("cats", schedule="cosine").schedule == {"name": "cosine", "turns": [0.25, 0.55], "attenuation": 0.3}
+    assert resolved("cats", schedule="cosine").schedule == {"name": "cosine", "turns": [0.25, 0.55], "attenuation": 1.0}
     assert resolved("cats", sampler="ddim", set={"sampler.eta": 1}).sampler == {"name": "ddim", "eta": 1.0}
 
 
@@ -174,7 +174,9 @@ def test_presets_are_what_their_papers_say_and_yield_to_options():
     blurring = resolved("cats", preset="blurring")
     assert blurring.ladder == (32, 28, 24, 20, 16, 12, 8, 4)
     assert blurring.schedule == {"name": "heat", "turns": [1.0] * 7, "blur": 20.0, "least": 0.001}
-    assert resolved("cats", preset="dvdp") == resolved("cats")
+    dvdp = resolved("cats", preset="dvdp")
+    assert (dvdp.jump, dvdp.schedule["attenuation"], dvdp.schedule["turns"]) == ("sigma", 0.3, [0.25, 0.55])
+    assert resolved("cats", preset="dvdp", attenuation=0.1).schedule["attenuation"] == 0.1
 
 
 def test_the_baseline_of_a_preset_is_the_benchmarks_ddpm():
