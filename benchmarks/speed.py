@@ -209,7 +209,9 @@ class Method:
         asked = {
             "basis.name": "dct" if turns else "identity",
             "ladder": list(ladder),
-            **({"schedule.turns": list(turns)} if turns else {}),
+            **({"schedule.turns": list(turns), "schedule.attenuation": 0.3} if turns else {}),
+            "jump": "sigma",
+            "backbone.nested": False,
             "training.batch": batch,
             "training.optimizer": "adamw",
             "sampling.batch": batch,
