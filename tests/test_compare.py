@@ -166,6 +166,16 @@ def test_a_comparable_baseline_goes_before_a_like_one(tmp_path):
     assert comparison.frame.set_index("run_ids").loc["dct", "against"] == "here"
 
 
+def test_where_none_draws_in_as_many_steps_the_baseline_costs_the_most_nearly_as_much(tmp_path):
+    save(tmp_path, run_id="dct", **{"method.sample_steps": 40})
+    for steps, flops in ((10, 50), (20, 130), (80, 400), (100, None)):
+        cost = None if flops is None else flops * 1_000_000
+        save(tmp_path, **DDPM | {"run_id": f"in{steps}", "method.sample_steps": steps, "cost.sample_flops": cost})
+    assert rows(results=tmp_path)["dct"]["metrics"][0]["against"]["run_ids"] == ["in20"]
+    save(tmp_path, **DDPM | {"run_id": "in40", "method.sample_steps": 40, "cost.sample_flops": 900_000_000})
+    assert rows(results=tmp_path)["dct"]["metrics"][0]["against"]["run_ids"] == ["in40"]
+
+
 def test_every_ddpm_run_is_its_own_baseline(tmp_path):
     for seed in range(3):
         save(tmp_path, **DDPM | {"run_id": f"ddpm{seed}", "seed": seed, "cost.train_seconds": None})

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dvbench.errors import UsageError
 from dvbench.estimate import Estimate
-from dvbench.report.costs import COSTS, ratios
+from dvbench.report.costs import COSTS, ratios, spent
 from dvbench.report.find import find
 from dvbench.report.frame import frame
 from dvbench.report.groups import Group, Run, gather, key, plugins
@@ -143,16 +143,27 @@ def _chosen(groups: Sequence[Group], chosen: Sequence[Run], name: str) -> Group:
 
 
 def _base(group: Group, bases: Sequence[Group], against: str | Path | None) -> Group | None:
-    """Find the group to hold ``group`` against: the one asked for; else a comparable one, the likest, the newest."""
+    """Find the group to hold ``group`` against: the one asked for; else a comparable one, the likest, the newest.
+
+    Where none draws in as many steps, it is of the likest the one whose samples cost the most nearly as much.
+    """
     if against is not None:
         return bases[0]
 
-    def suits(base: Group) -> tuple[bool, int, str]:
+    def suits(base: Group) -> tuple[bool, int, float, str]:
         alike = sum(mine == its for mine, its in zip(_choices(group), _choices(base), strict=True))
         seeds = {run.record.seed for run in group.runs} & {run.record.seed for run in base.runs}
-        return not differences(group, base), alike + bool(seeds), base.record.finished or ""
+        return not differences(group, base), alike + bool(seeds), -_apart(group, base), base.record.finished or ""
 
     return max((base for base in bases if base.benchmark == group.benchmark), key=suits, default=None)
+
+
+def _apart(group: Group, base: Group) -> float:
+    """Return how far apart two groups with different numbers of steps are in sampling FLOPs, as a logarithm."""
+    if group.record.method.sample_steps == base.record.method.sample_steps:
+        return 0.0
+    mine, its = (spent(side, COSTS["sample_flops"]) for side in (group, base))
+    return abs(math.log(mine / its)) if mine and its else math.inf
 
 
 def _choices(group: Group) -> tuple[Any, ...]:
