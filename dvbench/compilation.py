@@ -34,8 +34,8 @@ def compiled(network: Backbone) -> None:
     limit = GRAPHS * len(network.ladder)
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)  # noqa: SLF001 - it has no public name
     # A level is a plain number, for which a graph of its own is made. Hooks, which watch plugins, stay outside.
-    # A method may be put in its place on one object, which mypy takes for a mistake.
-    network.forward = torch.compile(type(network).forward.__get__(network), dynamic=False)  # type: ignore[method-assign]
+    quick = torch.compile(type(network).forward.__get__(network), dynamic=False)
+    network.forward = quick  # type: ignore[method-assign]  # of this object alone, which mypy takes for a mistake
 
 
 def copied(network: Backbone) -> Backbone:

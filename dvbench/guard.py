@@ -61,8 +61,7 @@ class Guard:
         """Watch a network's answers, whoever asks."""
 
         def answered(_network: torch.nn.Module, asked: tuple[Any, ...], named: dict[str, Any], said: Any) -> None:
-            # torch leaves this function out of its types.
-            if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+            if torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]  # torch gives it no types
                 return  # shapes are tensors there
             level = named["level"] if "level" in named else asked[2]
             self.watch("backbone", f"forward at level {level}", asked[0], said, asked[0].shape)

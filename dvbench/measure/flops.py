@@ -150,8 +150,7 @@ class _Observer(TorchDispatchMode):
     """Credits what ``counter`` counts to the operators that a network calls, by the names that a trace gives them."""
 
     def __init__(self, counter: FlopCounterMode) -> None:
-        # torch gives the base class no types.
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives the base class no types
         self.counter = counter
         self.flops: dict[str, int] = {}
         self.others: set[str] = set()
