@@ -12,6 +12,7 @@ Every ratio is the median over the rounds of the ratio within a round, with its 
 
 from __future__ import annotations
 
+import copy
 import json
 import statistics
 import tempfile
@@ -34,7 +35,7 @@ from dvbench.bench import configure
 from dvbench.compilation import compiled, copied
 from dvbench.costs import network_cost, training_flops
 from dvbench.drawing import Drawing, for_drawing
-from dvbench.environment import autocast, choose_precision, describe, set_up
+from dvbench.environment import autocast, bf16_speed_up, choose_precision, describe, memory_order, set_up
 from dvbench.files import write_json
 from dvbench.prediction import data_range, to_float
 from dvbench.randomness import order_of_epoch
@@ -85,7 +86,7 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
 def networks(rounds: int) -> Iterator[Row]:
     """Time the U-Nets of three libraries, of the same stages and widths, and ours at each of its levels."""
     for precision in ("fp32", "bf16"):
-        if precision == "bf16" and choose_precision("auto", CPU) != "bf16":
+        if precision == "bf16" and not bf16_speed_up():
             click.echo("this processor does not compute in bf16: it is left out", err=True)
             continue
         for side in SIDES:
@@ -144,14 +145,15 @@ def _contenders(side: int, precision: str, *, drawing: bool) -> dict[str, tuple[
     """Return each network with a call of it."""
     ladder = (side, side // 2, side // 4)
     ours = registry().load("backbone", "unet")(ladder, 3)
-    if drawing:
-        ours = for_drawing(ours, precision)
+    ours = for_drawing(ours, precision) if drawing else ours.to(memory_format=memory_order(CPU))
     theirs, phil = _diffusers(side), _phil()
+    last = copy.deepcopy(theirs).to(memory_format=torch.channels_last)
     images, times = _inputs(side)
     lower = {f"{OURS}, level {level}": (ours, partial(ours, *_inputs(ladder[level]), level)) for level in (1, 2)}
     return {
         OURS: (ours, partial(ours, images, times, 0)),
         "diffusers UNet2DModel": (theirs, lambda: theirs(images, 1000 * times).sample),
+        "diffusers UNet2DModel, channels last": (last, lambda: last(images, 1000 * times).sample),
         "denoising-diffusion-pytorch Unet": (phil, partial(phil, images, 1000 * times)),
         **lower,
     }

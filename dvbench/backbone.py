@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import nn
@@ -31,3 +31,11 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def forward(self, x: torch.Tensor, t: torch.Tensor, level: int) -> torch.Tensor:
         """Map x [B, C, n_l, n_l] and t [B] in (0, 1] on the grid of ``level`` to a tensor of x's shape."""
+
+    def at_levels(self, inputs: Mapping[int, tuple[torch.Tensor, torch.Tensor]]) -> dict[int, torch.Tensor]:
+        """Map x [B, C, n_l, n_l] and t [B] of each of several levels, in rising order, to tensors of each x's shape.
+
+        Training asks so for all levels of a batch. A network that shares layers between levels may run these once, on
+        the images of all; here each level is a call of its own.
+        """
+        return {level: self(x, t, level) for level, (x, t) in inputs.items()}

@@ -35,11 +35,14 @@ def compiled(network: Backbone) -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)  # noqa: SLF001 - it has no public name
     # A level is a plain number, for which a graph of its own is made. Hooks, which watch plugins, stay outside.
     quick = torch.compile(type(network).forward.__get__(network), dynamic=False)
-    network.forward = quick  # type: ignore[method-assign]  # of this object alone, which mypy takes for a mistake
+    # Both of this object alone, which mypy takes for a mistake. A graph is of one level: levels are called one by one.
+    network.forward = quick  # type: ignore[method-assign]
+    network.at_levels = Backbone.at_levels.__get__(network)  # type: ignore[method-assign]
 
 
 def copied(network: Backbone) -> Backbone:
     """Return a copy of ``network`` that is not compiled."""
     made = copy.deepcopy(network)
-    vars(made).pop("forward", None)  # it would run the original
+    for name in ("forward", "at_levels"):
+        vars(made).pop(name, None)  # it would run the original
     return made

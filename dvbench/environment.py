@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import platform
+import statistics
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from importlib import metadata
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,8 @@ APART = (
     *("dryrun.py", "entry.py", "known.py", "listing.py", "pytest_plugin.py", "scaffold.py"),
     *("migrations.py", "record.py", "schema.py"),
 )
+# Casting to bf16 and back costs time, too: products must be this many times as fast, or training in it is no faster.
+BF16_GAIN, BF16_ROUNDS = 1.5, 9
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -36,17 +42,46 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """Return the precision called ``name``; "auto" is bf16 where the device computes in it natively, else fp32."""
+    """Return the precision called ``name``; "auto" is bf16 where the device computes in it natively, else fp32.
+
+    Some processors have instructions for bf16 that are slower than those for fp32, so that a CPU is timed.
+    """
     if name == "auto":
         native: dict[str, Callable[[], bool]] = {
             "cuda": lambda: torch.cuda.is_bf16_supported(including_emulation=False),
-            "cpu": lambda: bool(torch.cpu._is_avx512_bf16_supported()),  # noqa: SLF001 - it has no public name
+            "cpu": lambda: bf16_speed_up() >= BF16_GAIN,
             "mps": lambda: False,
         }
         return "bf16" if native[device.type]() else "fp32"
     if name == "fp16" and device.type != "cuda":
         raise UsageError(f"fp16 needs a CUDA device, and this run is on {device.type}: choose --precision bf16 or fp32")
     return name
+
+
+@cache
+def bf16_speed_up() -> float:
+    """Return how many times as fast as fp32 the processor multiplies matrices in bf16; 0 where it cannot."""
+    if not torch.cpu._is_avx512_bf16_supported():  # noqa: SLF001 - it has no public name
+        return 0.0
+    exact = torch.ones(512, 512)
+    factors = {"fp32": exact, "bf16": exact.bfloat16()}
+    seconds: dict[str, list[float]] = {name: [] for name in factors}
+    # By turns, so that a slow moment of the machine meets both; the first product builds its kernel.
+    for _, (name, factor) in product(range(BF16_ROUNDS), factors.items()):
+        started = time.perf_counter()
+        factor @ factor
+        seconds[name].append(time.perf_counter() - started)
+    return statistics.median(seconds["fp32"]) / statistics.median(seconds["bf16"])
+
+
+def memory_order(device: torch.device) -> torch.memory_format:
+    """Return the order in which a network that trains on ``device`` is fastest.
+
+    Convolutions are faster channels last, but for those that training runs backward on a CPU without AVX-512.
+    """
+    if device.type == "cpu" and torch.backends.cpu.get_cpu_capability() != "AVX512":
+        return torch.contiguous_format
+    return torch.channels_last
 
 
 def autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:

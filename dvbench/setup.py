@@ -13,7 +13,7 @@ from dvbench.backbone import Backbone
 from dvbench.compilation import check as check_compiler
 from dvbench.config import Config
 from dvbench.design import create, design
-from dvbench.environment import choose_device, choose_precision, device_name, set_up
+from dvbench.environment import choose_device, choose_precision, device_name, memory_order, set_up
 from dvbench.guard import Guard, WatchedDetector
 from dvbench.prediction import to_float
 from dvbench.process import Process
@@ -84,10 +84,8 @@ def assemble(config: Config, registry: Registry) -> Parts:
     plugins = registry.versions(chosen(config)) | {"dvbench": version("dvbench")}
     code = registry.code(chosen(config))
     inputs = train_hash(config, dataset.fingerprint, registry)
-    # Convolutions are faster channels last, but for those that training runs backward on a CPU.
-    order = torch.contiguous_format if device.type == "cpu" else torch.channels_last
     # torch declares this call for tensors, not for modules.
-    network = made.network.to(device=device, memory_format=order)  # type: ignore[call-overload]
+    network = made.network.to(device=device, memory_format=memory_order(device))  # type: ignore[call-overload]
     return Parts(config, device, guard, plugins, code, dataset, made.process, network, made.sampler, detector, inputs)
 
 

@@ -1,11 +1,11 @@
-"""The training loop: t drawn per image, the batch grouped by level, one forward pass a level."""
+"""The training loop: t drawn per image, the batch grouped by level, all levels in the network together."""
 
 from __future__ import annotations
 
 import copy
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -104,7 +104,7 @@ class Trainer:
                     x0 = to_float(self.images[np.arange(size) % len(self.images)], self.device)
                     t = torch.full((size,), steps[0], device=self.device)
                     # As a step does it: a compiler heeds the order in memory, too.
-                    self._loss(x0[torch.arange(size, device=self.device)], t, level).sum().backward()
+                    self._loss({level: (x0[torch.arange(size, device=self.device)], t)}).backward()
         self.optimizer.forget()
         self.clock.take()
         self.noise.set_state(noise)
@@ -169,7 +169,7 @@ class Trainer:
             try:
                 return self._accumulate(x0, t, groups)
             except (RuntimeError, MemoryError) as error:
-                held = min(self.microbatch, max(map(len, groups)))
+                held = min(self.microbatch, len(x0))
                 self.microbatch = halved(held, error)
             # Only here, where the error no longer holds what filled the memory, is there any to try again with.
             self.optimizer.forget()
@@ -178,27 +178,36 @@ class Trainer:
 
     def _accumulate(self, x0: torch.Tensor, t: torch.Tensor, groups: Sequence[torch.Tensor]) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
-        for level, members in enumerate(groups):
-            for part in torch.split(members, self.microbatch) if len(members) else ():
-                loss = self._loss(x0[part.to(self.device)], t[part].to(self.device), level).sum() / len(x0)
-                with tf32(self.device), self.clock.running():
-                    self.scaler.scale(loss).backward()
-                total += loss.detach()
+        for members in packed(groups, self.microbatch):
+            chosen = {level: (x0[part.to(self.device)], t[part].to(self.device)) for level, part in members.items()}
+            loss = self._loss(chosen) / len(x0)
+            with tf32(self.device), self.clock.running():
+                self.scaler.scale(loss).backward()
+            total += loss.detach()
         return total
 
-    def _loss(self, images: torch.Tensor, t: torch.Tensor, level: int) -> torch.Tensor:
-        """Return the weighted squared error of each image [B] at steps ``t`` of one level."""
-        process = self.process
-        x0 = process.lower(images, level)
-        noise = torch.randn(x0.shape, generator=self.noise, device=self.device)
-        x = process.diffuse(x0, t, noise, level)
-        wanted = target(self.prediction, process, x0, noise, t, level)
-        seen = scaled_input(process, x, t, level, self.limits.std)
+    def _loss(self, chosen: Mapping[int, tuple[torch.Tensor, torch.Tensor]]) -> torch.Tensor:
+        """Return the weighted squared error summed over images and their steps t [B], given for some levels."""
+        process, seen, wanted = self.process, {}, {}
+        for level, (images, t) in chosen.items():
+            x0 = process.lower(images, level)
+            noise = torch.randn(x0.shape, generator=self.noise, device=self.device)
+            x = process.diffuse(x0, t, noise, level)
+            weight = loss_weight(self.prediction, process, t, level, self.options.min_snr, x0)
+            wanted[level] = target(self.prediction, process, x0, noise, t, level), self.weights[level] * weight
+            seen[level] = scaled_input(process, x, t, level, self.limits.std), (t / process.T).to(x)
         with tf32(self.device), self.autocast(), self.clock.running():
-            said = self.network(seen, (t / process.T).to(x), level)
-        weight = loss_weight(self.prediction, process, t, level, self.options.min_snr, x0)
-        error: torch.Tensor = (weight * (said.float() - wanted).square()).mean(dim=(1, 2, 3))
-        return self.weights[level] * error
+            said = self.network.at_levels(seen)
+        total = torch.zeros((), device=self.device)
+        for level, (goal, weight) in wanted.items():
+            if said[level].shape != goal.shape:
+                raise WorkError(
+                    f"the backbone's at_levels returns the shape {tuple(said[level].shape)} at level {level}, not "
+                    f"{tuple(goal.shape)}: mend it, or leave it out, and forward is called level by level"
+                )
+            error = weight * (said[level].float() - goal).square()
+            total = total + error.mean(dim=(1, 2, 3)).sum()
+        return total
 
     def _coins(self, batch: int) -> torch.Tensor:
         """Toss a coin [batch] for each image."""
@@ -261,3 +270,19 @@ class Trainer:
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.progress = Progress(**state["progress"])
+
+
+def packed(groups: Sequence[torch.Tensor], most: int) -> Iterator[dict[int, torch.Tensor]]:
+    """Split the images of each level and yield what goes through the network together: at most ``most`` images.
+
+    A level's parts have ``most`` images each, and a rest, however full the other levels are: so few sizes recur.
+    """
+    pack: dict[int, torch.Tensor] = {}
+    for level, members in enumerate(groups):
+        for part in torch.split(members, most) if len(members) else ():
+            if pack and (level in pack or sum(map(len, pack.values())) + len(part) > most):
+                yield pack
+                pack = {}
+            pack[level] = part
+    if pack:
+        yield pack

@@ -7,7 +7,16 @@ import subprocess
 import pytest
 import torch
 
-from dvbench.environment import autocast, choose_device, choose_precision, describe, git_state, tf32
+from dvbench.environment import (
+    autocast,
+    bf16_speed_up,
+    choose_device,
+    choose_precision,
+    describe,
+    git_state,
+    memory_order,
+    tf32,
+)
 from dvbench.errors import UsageError
 from dvbench.memory import sent
 
@@ -26,13 +35,28 @@ def test_auto_is_a_device_that_is_there():
 
 def test_precision_is_what_the_device_computes_in():
     assert choose_precision("fp32", CPU) == "fp32"
-    assert choose_precision("auto", CPU) == ("bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32")
     with pytest.raises(UsageError, match="fp16 needs a CUDA device"):
         choose_precision("fp16", CPU)
     linear, x = torch.nn.Linear(2, 2), torch.ones(1, 2)
     for precision, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         with autocast(CPU, precision)():
             assert linear(x).dtype == dtype
+
+
+@pytest.mark.parametrize(("speed_up", "chosen"), [(0.0, "fp32"), (0.6, "fp32"), (2.5, "bf16")])
+def test_auto_is_bf16_only_where_a_processor_is_faster_in_it(monkeypatch, speed_up, chosen):
+    monkeypatch.setattr("dvbench.environment.bf16_speed_up", lambda: speed_up)
+    assert choose_precision("auto", CPU) == chosen
+
+
+def test_the_speed_of_bf16_is_measured_where_the_processor_has_it():
+    assert (bf16_speed_up() > 0) == torch.cpu._is_avx512_bf16_supported()
+
+
+def test_networks_train_channels_last_where_convolutions_run_backward_fast_in_it():
+    assert memory_order(torch.device("cuda")) == torch.channels_last
+    fast = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    assert memory_order(CPU) == (torch.channels_last if fast else torch.contiguous_format)
 
 
 def test_fp32_products_are_rounded_to_tf32_on_cuda_alone_and_only_meanwhile():

@@ -54,14 +54,22 @@ def test_half_is_tried_next_until_there_is_one_image():
 
 def narrow(monkeypatch, most, training):
     """Let the network run out of memory with more than ``most`` images, in training or in drawing only."""
-    forward = UNet.forward
+    forward, at_levels = UNet.forward, UNet.at_levels
+
+    def limit(images):
+        if images > most and torch.is_grad_enabled() == training:
+            raise torch.OutOfMemoryError("CUDA out of memory")
 
     def limited(self, x, t, level):
-        if len(x) > most and torch.is_grad_enabled() == training:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+        limit(len(x))
         return forward(self, x, t, level)
 
+    def together(self, inputs):
+        limit(sum(len(x) for x, _ in inputs.values()))
+        return at_levels(self, inputs)
+
     monkeypatch.setattr(UNet, "forward", limited)
+    monkeypatch.setattr(UNet, "at_levels", together)
 
 
 def images(tmp_path, record):
@@ -88,8 +96,8 @@ def test_a_batch_that_is_too_large_to_train_is_halved_in_the_network_alone(tmp_p
     narrow(monkeypatch, 3, training=True)
     record = dvbench.run(str(path), results=tmp_path / "results", reporter=lines)
     said = [line for line in lines.lines if "memory" in line]
-    # 16 images, half of them at each of the two levels.
-    assert said == [f"out of memory with {n} images in the network: going on with {n // 2}" for n in (8, 4)]
+    # 16 images, those of both levels together.
+    assert said == [f"out of memory with {n} images in the network: going on with {n // 2}" for n in (16, 8, 4)]
     assert record.cost.train_images == 64
     assert record.status == "finished"
 

@@ -9,13 +9,14 @@ import pytest
 import torch
 from processes import process
 
+from dvbench.backbone import Backbone
 from dvbench.builtin.bases import Dct, Identity
 from dvbench.builtin.unet import UNet
 from dvbench.config import Training
 from dvbench.errors import WorkError
 from dvbench.prediction import data_range
 from dvbench.randomness import SampleNoise, order_of_epoch, seed_of
-from dvbench.training import Trainer
+from dvbench.training import Trainer, packed
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), dtype=np.uint8)
 CPU = torch.device("cpu")
@@ -61,9 +62,10 @@ def test_which_image_meets_which_step_is_random(monkeypatch):
     one = trainer(pictures=places, images=1600)
     met = []
 
-    def loss(images, t, level):
-        met.extend(zip(images[:, 0, 0, 0].tolist(), t.tolist(), strict=True))
-        return one.parameters[0].sum() * torch.zeros(len(t))
+    def loss(chosen):
+        for images, t in chosen.values():
+            met.extend(zip(images[:, 0, 0, 0].tolist(), t.tolist(), strict=True))
+        return one.parameters[0].sum() * 0
 
     monkeypatch.setattr(one, "_loss", loss)
     one.train(lambda _: None)
@@ -160,7 +162,7 @@ def test_memory_for_less_than_one_image_is_told_with_the_mend(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     one = trainer()
-    monkeypatch.setattr(UNet, "forward", full)
+    monkeypatch.setattr(UNet, "at_levels", full)
     with pytest.raises(WorkError, match="too little memory for this network with one image at a time"):
         one.train(lambda _: None)
 
@@ -168,6 +170,10 @@ def test_memory_for_less_than_one_image_is_told_with_the_mend(monkeypatch):
 def test_warming_up_meets_every_shape_of_a_step_and_changes_nothing(monkeypatch):
     one, other = trainer(batch=15, microbatch=6), trainer(batch=15, microbatch=6)
     shapes, forward = set(), UNet.forward
+    for each in (one, other):
+        each.network.at_levels = Backbone.at_levels.__get__(
+            each.network
+        )  # as compiled ones
 
     def watched(self, x, t, level):
         shapes.add((len(x), level))
@@ -239,3 +245,30 @@ def test_a_samples_noise_depends_on_its_index_alone():
         for index in range(5):
             assert torch.equal(noise[index : index + 1], apart[index](level))
     assert seed_of(1, "a") != seed_of(1, "b") != seed_of(2, "b")
+
+
+@pytest.mark.parametrize(
+    ("counts", "most", "packs"),
+    [
+        ((3, 4, 5), 12, [[3, 4, 5]]),
+        ((3, 4, 5), 8, [[3, 4], [5]]),
+        ((3, 0, 5), 5, [[3], [5]]),
+        ((9, 0, 2), 4, [[4], [4], [1, 2]]),
+        ((2, 2, 2), 1, [[1]] * 6),
+    ],
+)
+def test_what_goes_through_the_network_together_is_at_most_so_much(counts, most, packs):
+    order = torch.randperm(sum(counts))
+    groups = order.split(list(counts))
+    made = list(packed(groups, most))
+    assert [[len(part) for part in pack.values()] for pack in made] == packs
+    for level, members in enumerate(groups):
+        parts = [pack[level] for pack in made if level in pack]
+        assert torch.equal(torch.cat(parts) if parts else members, members)
+
+
+def test_a_network_whose_levels_together_answer_in_another_shape_is_named(monkeypatch):
+    one = trainer()
+    monkeypatch.setattr(one.network, "at_levels", lambda asked: {level: x[:, :1] for level, (x, _) in asked.items()})
+    with pytest.raises(WorkError, match=r"at_levels returns the shape .* at level 0"):
+        one.step()

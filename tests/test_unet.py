@@ -173,3 +173,36 @@ def test_a_nested_outer_stage_begins_from_what_the_inner_ones_say_of_the_reduced
     reduced = x.unflatten(3, (16, 2)).unflatten(2, (16, 2)).sum(dim=(3, 5)) / 2
     inner = network(reduced, t, 1).repeat_interleave(2, 2).repeat_interleave(2, 3) / 2
     torch.testing.assert_close(network(x, t, 0), inner)
+
+
+@pytest.mark.parametrize("ladder", [(32, 16, 8), (32, 24, 16, 12), (32, 8), (32,)])
+@pytest.mark.parametrize("options", [{}, {"nested": True}, {"nested": True, "skip": True}, {"entry": "outer"}])
+def test_levels_together_say_and_learn_what_each_does_alone(ladder, options):
+    """Answers and gradients are equal up to rounding, for as many images of each level as there are not of another."""
+    torch.manual_seed(0)
+    one = UNet(ladder, 3, width=8, attention=(8,), **options)
+    for p in one.parameters():
+        torch.nn.init.normal_(p, std=0.1)
+    asked = {level: (torch.randn(level + 1, 3, side, side), torch.rand(level + 1)) for level, side in enumerate(ladder)}
+    gradients = []
+    for said in (one.at_levels(asked), {level: one(x, t, level) for level, (x, t) in asked.items()}):
+        assert {level: answer.shape for level, answer in said.items()} == {n: x.shape for n, (x, _) in asked.items()}
+        one.zero_grad()
+        sum(((level + 1) * answer.square().mean() for level, answer in said.items()), torch.zeros(())).backward()
+        gradients.append([answer.detach() for _, answer in sorted(said.items())] + [p.grad for p in one.parameters()])
+    for together, alone in zip(*gradients, strict=True):
+        torch.testing.assert_close(together, alone, rtol=0, atol=1e-4 * float(alone.abs().max()))
+
+
+def test_levels_together_run_each_stage_once():
+    """Levels of sides that no stage has in common, as 32 and 24 have none, do not."""
+    for ladder, options, calls in (
+        ((32, 16, 8), {}, 1),
+        ((32, 16, 8), {"nested": True}, 1),
+        ((32, 24, 16), {}, 2),
+        ((32, 16, 8), {"entry": "outer"}, 3),
+    ):
+        one, seen = UNet(ladder, 3, width=4, **options), []
+        one.middle[0].register_forward_hook(lambda _block, given, _said, seen=seen: seen.append(len(given[0])))
+        one.at_levels({level: (torch.randn(2, 3, side, side), torch.rand(2)) for level, side in enumerate(ladder)})
+        assert (len(seen), sum(seen)) == (calls, 6)

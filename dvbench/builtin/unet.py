@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, TypeVar
 
 import torch
@@ -88,24 +88,56 @@ class UNet(Backbone):
 
     def forward(self, x: torch.Tensor, t: torch.Tensor, level: int) -> torch.Tensor:
         """Map x [B, C, n_l, n_l] and t [B] in (0, 1] to a tensor of x's shape."""
-        features = self.time(sinusoids(t, self.width))
-        if self.level is not None:
-            features = features + self.level.weight[level]
-        features = F.silu(features)
-        h, skips = self._inwards(x, features, level)
+        return self._run({level: (x, t)})[level]
+
+    def at_levels(self, inputs: Mapping[int, tuple[torch.Tensor, torch.Tensor]]) -> dict[int, torch.Tensor]:
+        """Map x and t of each level as ``forward`` does, each stage run once on the images of all that have its side.
+
+        One level's share of a batch is few images, on which a call of a layer costs more than its arithmetic.
+        """
+        # The side that a level's images would have in the outermost stage.
+        outermost = {level: self.ladder[level] << self.entry[level] for level in inputs}
+        said: dict[int, torch.Tensor] = {}
+        for side in set(outermost.values()):
+            said |= self._run({level: given for level, given in inputs.items() if outermost[level] == side})
+        return said
+
+    def _run(self, inputs: Mapping[int, tuple[torch.Tensor, torch.Tensor]]) -> dict[int, torch.Tensor]:
+        """Run levels that all have the same side in a stage; images stay in the order of their levels, finest first."""
+        levels = {self.entry[level]: level for level in sorted(inputs)}
+        images = {stage: inputs[level][0] for stage, level in levels.items()}
+        ways = {stage: self.way[level] for stage, level in levels.items()}
+        features = self._features({level: inputs[level][1] for level in levels.values()})
+        h, skips = self._inwards(images, ways, features)
         for block in self.middle:
             h = block(h, features)
-        said = self._outwards(h, skips, features, level)
-        if self.past is None:
-            return said
-        of_input, of_said = self.past[level](features)[:, :, None, None, None].unbind(dim=1)
-        weighed: torch.Tensor = of_input * x + (1 + of_said) * said
-        return weighed
+        said = self._outwards(h, skips, {stage: len(x) for stage, x in images.items()}, ways, features)
+        if self.past is not None:
+            counts = [len(x) for x in images.values()]
+            for (stage, x), of_level in zip(images.items(), features.split(counts), strict=True):
+                weights = self.past[levels[stage]](of_level)
+                of_input, of_said = weights[:, :, None, None, None].unbind(dim=1)
+                said[stage] = of_input * x + (1 + of_said) * said[stage]
+        return {levels[stage]: told for stage, told in said.items()}
 
-    def _inwards(self, x: torch.Tensor, features: torch.Tensor, level: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Return what the innermost stage hands on, and what each stage keeps for the way back."""
-        first = self.entry[level]
-        h, skips = self.enter[self.way[level]](x), []
+    def _features(self, times: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """Return what the blocks are told [images, F] of t and the level, for t [B] of each level."""
+        features: torch.Tensor = self.time(sinusoids(torch.cat(list(times.values())), self.width))
+        if self.level is not None:
+            of_level = [self.level.weight[level].expand(len(t), -1) for level, t in times.items()]
+            features = features + torch.cat(of_level)
+        return F.silu(features)
+
+    def _inwards(
+        self, images: Mapping[int, torch.Tensor], ways: Mapping[int, int], features: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        """Return what the innermost stage hands on, and what each stage keeps for the way back.
+
+        ``images`` and ``ways``: of each stage at which some enter.
+        """
+        first, skips = min(images), []
+        x = images[first]
+        h = self.enter[ways[first]](x)
         for stage in range(first, len(self.down)):
             if stage > first:
                 h = self.shrink[stage - 1](h)
@@ -113,25 +145,40 @@ class UNet(Backbone):
                     x = 2 * F.avg_pool2d(x, 2)
                 if stage in self.nested:
                     h = h + self.enter[self.nested[stage]](x)
+                if stage in images:
+                    h = torch.cat([h, self.enter[ways[stage]](images[stage])])
+                    x = torch.cat([x, images[stage]]) if self.nested else x
             skips.append(h)
             for block in self.down[stage].children():
-                h = block(h, features)
+                h = block(h, features[: len(h)])
                 skips.append(h)
         return h, skips
 
-    def _outwards(self, h: torch.Tensor, skips: list[torch.Tensor], features: torch.Tensor, level: int) -> torch.Tensor:
-        """Return what the heads say; ``skips`` are used up."""
-        first = self.entry[level]
+    def _outwards(
+        self,
+        h: torch.Tensor,
+        skips: list[torch.Tensor],
+        counts: Mapping[int, int],
+        ways: Mapping[int, int],
+        features: torch.Tensor,
+    ) -> dict[int, torch.Tensor]:
+        """Return what the heads say to those that entered at each stage; ``skips`` are used up."""
+        said: dict[int, torch.Tensor] = {}
         inner: torch.Tensor | None = None  # what the stages within say
-        for stage in range(len(self.up) - 1, first - 1, -1):
+        for stage in range(len(self.up) - 1, min(counts) - 1, -1):
             for block in self.up[stage].children():
-                h = block(torch.cat([h, skips.pop()], dim=1), features)
-            if stage > first:
+                h = block(torch.cat([h, skips.pop()], dim=1), features[: len(h)])
+            staying = len(h) - counts.get(stage, 0)
+            if stage in counts:
+                told = self.leave[ways[stage]](h[staying:])
+                said[stage] = told if inner is None else told + inner[staying:]
+            if staying:
+                h, inner = h[:staying], None if inner is None else inner[:staying]
                 if stage in self.nested:
                     inner = added(self.leave[self.nested[stage]](h), inner)
                 inner = None if inner is None else enlarged(inner) / 2
                 h = self.grow[stage - 1](enlarged(h))
-        return added(self.leave[self.way[level]](h), inner)
+        return said
 
 
 def enlarged(x: torch.Tensor) -> torch.Tensor:

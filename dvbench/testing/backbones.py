@@ -37,6 +37,7 @@ def examine(make: Make, process_of: ProcessOf, ladders: Sequence[Sequence[int]])
     yield without("answers are finite", lambda: finite(made))
     yield without("deterministic in evaluation", lambda: deterministic(made))
     yield within("each image by itself", 1e-4, lambda: max(alone(network) for network in made))
+    yield within("levels together answer as each alone", 1e-4, lambda: max(together(network) for network in made))
     yield without("its FLOPs can be counted at every level", lambda: counted(made))
     if any(parameter.requires_grad for network in made for parameter in network.parameters()):
         yield without("a gradient reaches every parameter", lambda: unreached(made))
@@ -104,6 +105,19 @@ def alone(network: Backbone) -> float:
         for level, x, t in inputs(other):
             together, single = other(x, t, level)[1:2], other(x[1:2], t[1:2], level)
             errors.append(float((together - single).abs().max() / together.abs().max().clamp(min=1e-12)))
+    return max(errors)
+
+
+def together(network: Backbone) -> float:
+    """Return the difference that the other levels' images make in ``at_levels``, relative to the answer."""
+    other = stirred(network)
+    errors = []
+    with torch.no_grad():
+        # Not as many images of each level: what is split by their numbers must be told apart.
+        asked = {level: (x[: level + 1], t[: level + 1]) for level, x, t in inputs(other)}
+        for level, said in other.at_levels(asked).items():
+            single = other(*asked[level], level)
+            errors.append(float((said - single).abs().max() / single.abs().max().clamp(min=1e-12)))
     return max(errors)
 
 
