@@ -35,9 +35,8 @@ def compiled(network: Backbone) -> None:
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, limit)  # noqa: SLF001 - it has no public name
     # A level is a plain number, for which a graph of its own is made. Hooks, which watch plugins, stay outside.
     quick = torch.compile(type(network).forward.__get__(network), dynamic=False)
-    # Both of this object alone, which mypy takes for a mistake. A graph is of one level: levels are called one by one.
-    network.forward = quick  # type: ignore[method-assign]
-    network.at_levels = Backbone.at_levels.__get__(network)  # type: ignore[method-assign]
+    # Both of this object alone. A graph is of one level: levels are called one by one.
+    vars(network).update(forward=quick, at_levels=Backbone.at_levels.__get__(network))
 
 
 def copied(network: Backbone) -> Backbone:

@@ -171,9 +171,8 @@ def test_warming_up_meets_every_shape_of_a_step_and_changes_nothing(monkeypatch)
     one, other = trainer(batch=15, microbatch=6), trainer(batch=15, microbatch=6)
     shapes, forward = set(), UNet.forward
     for each in (one, other):
-        each.network.at_levels = Backbone.at_levels.__get__(
-            each.network
-        )  # as compiled ones
+        # Level by level, as what is compiled is called.
+        each.network.at_levels = Backbone.at_levels.__get__(each.network)
 
     def watched(self, x, t, level):
         shapes.add((len(x), level))
