@@ -109,11 +109,20 @@ class Muon(torch.optim.Optimizer):
             means = [self.state[p].setdefault("mean", torch.zeros_like(p)) for p in members]
             torch._foreach_lerp_(means, gradients, 1 - MOMENTUM)
             # Nesterov's look ahead.
-            updates = orthogonal([g.lerp(mean, MOMENTUM).flatten(1) for g, mean in zip(gradients, means, strict=True)])
+            ahead = [g.lerp(mean, MOMENTUM) for g, mean in zip(gradients, means, strict=True)]
+            updates = orthogonal([_as_stored(update).flatten(1) for update in ahead])
             lengths = [-group["lr"] * 0.2 * max(update.shape) ** 0.5 for update in updates]
             torch._foreach_mul_(members, 1 - group["lr"] * group["weight_decay"])
-            for p, update, length in zip(members, updates, lengths, strict=True):
+            for p, update, length in zip(map(_as_stored, members), updates, lengths, strict=True):
                 p.add_(update.reshape(p.shape), alpha=length)
+
+
+def _as_stored(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a view with the dimensions after the first in their order in memory.
+
+    So nothing is copied where channels lie last: the columns of a matrix may be in any order to be made orthogonal.
+    """
+    return tensor.permute(0, *sorted(range(1, tensor.ndim), key=tensor.stride, reverse=True))
 
 
 def orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
@@ -123,8 +132,7 @@ def orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     left by a polynomial in M M' [min(r, c) square], so only those are multiplied on the way, all of one size together:
     one by one they are too small to keep a device busy.
     """
-    scaled = [matrix / matrix.norm().clamp_min(torch.finfo(matrix.dtype).tiny) for matrix in matrices]
-    wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in scaled]
+    wide = [matrix.T if matrix.shape[0] > matrix.shape[1] else matrix for matrix in matrices]
     factors: list[torch.Tensor] = [matrix @ matrix.T for matrix in wide]
     for side in {len(factor) for factor in factors}:
         alike = [index for index, factor in enumerate(factors) if len(factor) == side]
@@ -137,13 +145,15 @@ def orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:
 
 
 def _factors(gram: torch.Tensor) -> torch.Tensor:
-    """Return what the repeated polynomial multiplies M by, for M M' [N, r, r]; all of these commute."""
+    """Return what M / |M| and the polynomial, repeated, multiply M by, for M M' [N, r, r]; all of these commute."""
+    square = gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(torch.finfo(gram.dtype).tiny)[:, None, None]  # |M|^2
+    gram = gram / square
     total = factor = _polynomial(gram)
     for _ in range(REPETITIONS - 1):
         gram = factor @ gram @ factor
         factor = _polynomial(gram)
         total = factor @ total
-    return total
+    return total / square.sqrt()
 
 
 def _polynomial(gram: torch.Tensor) -> torch.Tensor:
