@@ -12,7 +12,6 @@ Every ratio is the median over the rounds of the ratio within a round, with its 
 
 from __future__ import annotations
 
-import copy
 import json
 import statistics
 import tempfile
@@ -28,14 +27,14 @@ import click
 import numpy as np
 import numpy.typing as npt
 import torch
+from contenders import BATCH, COMPARED, CPU, OURS, Call, flops, forward, inputs, step, unets
 from PIL import Image, ImageOps
-from torch.utils.flop_counter import FlopCounterMode
 
 from dvbench.bench import configure
 from dvbench.compilation import compiled, copied
 from dvbench.costs import network_cost, training_flops
-from dvbench.drawing import Drawing, for_drawing
-from dvbench.environment import autocast, bf16_speed_up, choose_precision, describe, memory_order, set_up
+from dvbench.drawing import Drawing
+from dvbench.environment import autocast, bf16_speed_up, choose_precision, describe, set_up
 from dvbench.files import write_json
 from dvbench.prediction import data_range, to_float
 from dvbench.randomness import order_of_epoch
@@ -44,12 +43,8 @@ from dvbench.setup import assemble
 from dvbench.training import Trainer
 
 RESULTS = Path(__file__).parents[1] / "results" / "reference" / "speed"
-CPU = torch.device("cpu")
-SIDES, BATCH = (32, 64), 64
+SIDES, BATCHES = (32, 64), (64, 256)
 Row: TypeAlias = dict[str, Any]
-Call: TypeAlias = Callable[[], Any]
-OURS = "dvbench unet"
-COMPARED = ("diffusers", "denoising-diffusion-pytorch")
 STEPS = 6  # network calls an image
 TURNS: dict[int, tuple[float, ...]] = {1: (), 2: (0.4,), 3: (0.25, 0.55)}  # turning points, by levels
 
@@ -96,21 +91,21 @@ def networks(rounds: int) -> Iterator[Row]:
 def _side(side: int, precision: str, rounds: int) -> Iterator[Row]:
     factor = torch.randn(2048, 2048, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
     for mode, passes in (("forward", 1), ("training step", 3)):
-        contenders = _contenders(side, precision, drawing=mode == "forward")
+        contenders = unets(side, precision, drawing=mode == "forward")
         # Counted in fp32: torch's counter takes some of what autocast does apart and fails; the FLOPs are the same.
-        exact = _contenders(side, "fp32", drawing=mode == "forward")
-        work: dict[str, float] = {name: _flops(call) for name, (_, call) in exact.items()}
+        exact = unets(side, "fp32", drawing=mode == "forward")
+        work: dict[str, float] = {name: flops(call) for name, (_, call) in exact.items()}
         if side == SIDES[0]:  # compiling takes minutes
             ours, _ = contenders[OURS]
             # The first contender is dvbench's own network.
             quick = copied(ours)  # type: ignore[arg-type]
             compiled(quick)
             name = f"{OURS}, compiled"
-            contenders[name], work[name] = (quick, partial(quick, *_inputs(side), 0)), work[OURS]
+            contenders[name], work[name] = (quick, partial(quick, *inputs(side), 0)), work[OURS]
         runs: dict[str, Callable[[], float]] = {
             name: partial(
                 timed,
-                partial(_forward, call, precision) if passes == 1 else partial(_step, network, call, precision),
+                partial(forward, call, precision) if passes == 1 else partial(step, network, call, precision),
             )
             for name, (network, call) in contenders.items()
         }
@@ -127,74 +122,11 @@ def _side(side: int, precision: str, rounds: int) -> Iterator[Row]:
             }  # fmt: skip
 
 
-def _forward(call: Call, precision: str = "fp32") -> None:
-    with torch.inference_mode(), autocast(CPU, precision)():
-        call()
-
-
-def _step(network: torch.nn.Module, call: Call, precision: str = "fp32") -> None:
-    with autocast(CPU, precision)():
-        said: torch.Tensor = call()
-    said.float().square().mean().backward()
-    network.zero_grad()
-
-
-def _inputs(side: int) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(BATCH, 3, side, side), torch.rand(BATCH)
-
-
-def _contenders(side: int, precision: str, *, drawing: bool) -> dict[str, tuple[torch.nn.Module, Call]]:
-    """Return each network with a call of it."""
-    ladder = (side, side // 2, side // 4)
-    ours = registry().load("backbone", "unet")(ladder, 3)
-    ours = for_drawing(ours, precision) if drawing else ours.to(memory_format=memory_order(CPU))
-    theirs, phil = _diffusers(side), _phil()
-    last = copy.deepcopy(theirs).to(memory_format=torch.channels_last)
-    images, times = _inputs(side)
-    lower = {f"{OURS}, level {level}": (ours, partial(ours, *_inputs(ladder[level]), level)) for level in (1, 2)}
-    return {
-        OURS: (ours, partial(ours, images, times, 0)),
-        "diffusers UNet2DModel": (theirs, lambda: theirs(images, 1000 * times).sample),
-        "diffusers UNet2DModel, channels last": (last, lambda: last(images, 1000 * times).sample),
-        "denoising-diffusion-pytorch Unet": (phil, partial(phil, images, 1000 * times)),
-        **lower,
-    }
-
-
-def _flops(call: Call) -> int:
-    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        call()
-    return int(counter.get_total_flops())
-
-
-def _diffusers(side: int) -> torch.nn.Module:
-    from diffusers import UNet2DModel
-
-    attend = side // 4 == 8
-    network: torch.nn.Module = UNet2DModel(
-        sample_size=side,
-        layers_per_block=1,
-        block_out_channels=(32, 64, 64),
-        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D" if attend else "DownBlock2D"),
-        up_block_types=("AttnUpBlock2D" if attend else "UpBlock2D", "UpBlock2D", "UpBlock2D"),
-        norm_num_groups=8,
-        attention_head_dim=64,
-    )
-    return network
-
-
-def _phil() -> torch.nn.Module:
-    from denoising_diffusion_pytorch import Unet
-
-    network: torch.nn.Module = Unet(dim=32, dim_mults=(1, 2, 2), full_attn=(False, False, True))
-    return network
-
-
 def operators(rounds: int) -> Iterator[Row]:
     """Tell how the time of dvbench's network is spent, at its whole size."""
     for mode in ("forward", "training step"):
-        network, call = _contenders(SIDES[0], "fp32", drawing=mode == "forward")[OURS]
-        run = partial(_forward, call) if mode == "forward" else partial(_step, network, call)
+        network, call = unets(SIDES[0], "fp32", drawing=mode == "forward")[OURS]
+        run = partial(forward, call) if mode == "forward" else partial(step, network, call)
         run()
         with torch.profiler.profile() as profile:
             for _ in range(rounds):
@@ -255,7 +187,7 @@ class Method:
 
 def saving(rounds: int) -> Iterator[Row]:
     """Train and draw with and without dropping dimensions: the ratios of FLOPs, and those of the clock."""
-    for side, batch in product(SIDES, (64, 256)):
+    for side, batch in product(SIDES, BATCHES):
         # Four times the pixels in four times the images: the rounds that take longest are the fewest.
         often = max(rounds // 3, 3) if side * batch > 64 * 64 else rounds
         ladders = {"DDPM": [side], "2 levels": [side, side // 2], "3 levels": [side, side // 2, side // 4]}
