@@ -108,21 +108,23 @@ class Muon(torch.optim.Optimizer):
             gradients = [p.grad for p in members]
             means = [self.state[p].setdefault("mean", torch.zeros_like(p)) for p in members]
             torch._foreach_lerp_(means, gradients, 1 - MOMENTUM)
+            orders = [_order_in_memory(p) for p in members]
             # Nesterov's look ahead.
             ahead = [g.lerp(mean, MOMENTUM) for g, mean in zip(gradients, means, strict=True)]
-            updates = orthogonal([_as_stored(update).flatten(1) for update in ahead])
+            updates = orthogonal([u.permute(order).flatten(1) for u, order in zip(ahead, orders, strict=True)])
             lengths = [-group["lr"] * 0.2 * max(update.shape) ** 0.5 for update in updates]
             torch._foreach_mul_(members, 1 - group["lr"] * group["weight_decay"])
-            for p, update, length in zip(map(_as_stored, members), updates, lengths, strict=True):
-                p.add_(update.reshape(p.shape), alpha=length)
+            for p, order, update, length in zip(members, orders, updates, lengths, strict=True):
+                stored = p.permute(order)
+                stored.add_(update.reshape(stored.shape), alpha=length)
 
 
-def _as_stored(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a view with the dimensions after the first in their order in memory.
+def _order_in_memory(tensor: torch.Tensor) -> list[int]:
+    """Return the dimensions, those after the first in their order in memory.
 
     So nothing is copied where channels lie last: the columns of a matrix may be in any order to be made orthogonal.
     """
-    return tensor.permute(0, *sorted(range(1, tensor.ndim), key=tensor.stride, reverse=True))
+    return [0, *sorted(range(1, tensor.ndim), key=tensor.stride, reverse=True)]
 
 
 def orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from hypothesis import given
@@ -57,6 +59,21 @@ def test_an_update_is_as_long_as_adamws_and_heeds_no_scale(shape, order):
     assert 0.65 * 0.002 < moved[0].square().mean().sqrt() < 1.25 * 0.002
     assert (moved[0] * gradient).sum() < 0
     torch.testing.assert_close(moved[1], moved[0], rtol=0, atol=1e-5)
+
+
+def test_the_order_in_memory_of_parameter_and_gradient_changes_nothing():
+    """Channels first or last, of either: the same step, but for the order in which sums are rounded."""
+    torch.manual_seed(0)
+    start, gradient = torch.randn(16, 8, 3, 3), torch.randn(16, 8, 3, 3)
+    steps = []
+    for of_it, of_gradient in product((torch.contiguous_format, torch.channels_last), repeat=2):
+        parameter = torch.nn.Parameter(start.clone(memory_format=of_it))
+        parameter.grad = gradient.clone(memory_format=of_gradient)
+        Muon([parameter], 0.1).step()
+        steps.append(parameter.detach() - start)
+    assert steps[0].abs().max() > 0.01
+    for step in steps[1:]:
+        torch.testing.assert_close(step, steps[0], rtol=0, atol=1e-5)
 
 
 def test_weight_decay_is_decoupled():
