@@ -60,6 +60,7 @@ class Sampling(Section):
     steps: int = Field(ge=1, description="network calls an image")
     samples: int = Field(ge=2, description="images to draw")
     batch: int = Field(64, ge=1, description="images drawn at a time")
+    least_t: float = Field(0.0, ge=0, le=1, description="the least t, as a share of T, that the network is told")
 
 
 class Evaluation(Section):
@@ -112,6 +113,7 @@ class Config(Section):
         absent["training"] = {key for key in ("shares", "weights", "flip") if not getattr(self.training, key)}
         if self.training.optimizer == "adamw":
             absent["training"].add("optimizer")
+        absent["sampling"] = {key for key in ("least_t",) if not getattr(self.sampling, key)}
         return self.model_dump(mode="json", exclude=absent)
 
 

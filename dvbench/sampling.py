@@ -20,7 +20,12 @@ from dvbench.randomness import SampleNoise
 
 
 class Denoiser:
-    """The network as a sampler sees it: x_t in, a clipped estimate of x_0 out. It times each level."""
+    """The network as a sampler sees it: x_t in, a clipped estimate of x_0 out. It times each level.
+
+    ``least``: the least step that the network is told, or its level's last where that comes before. What is drawn has
+    the network's own errors beside the noise; told of a later step, with more noise, it takes more of them away (Li et
+    al. 2024, "Alleviating exposure bias in diffusion models through sampling with shifted time steps").
+    """
 
     def __init__(
         self,
@@ -30,15 +35,17 @@ class Denoiser:
         limits: DataRange,
         autocast: Callable[[], AbstractContextManager[Any]],
         clock: LevelClock,
+        least: int = 0,
     ) -> None:
         self.network, self.process, self.prediction, self.limits = network, process, prediction, limits
-        self.autocast, self.clock = autocast, clock
+        self.autocast, self.clock, self.least = autocast, clock, least
         self.before_call: Callable[[], object] = lambda: None
 
     def __call__(self, x: torch.Tensor, t: int, level: int) -> torch.Tensor:
         """Estimate x_0 on the grid of ``level`` from x [B, C, n_l, n_l] at step ``t``."""
         self.before_call()
         self.clock.enter(level)
+        t = self.told(t, level)
         with tf32(x.device), self.autocast(), self.clock.network.running():
             said = self.network(*self._asked(x, t, level))
         x0 = estimate(self.prediction, self.process, said.to(x.dtype), x, t, level)
@@ -47,10 +54,15 @@ class Denoiser:
     def uncertainty(self, x: torch.Tensor, t: int, level: int) -> list[torch.Tensor]:
         """Return the variance of a coordinate of each component ``level``..K of x_0 given x_t, [B, 1, 1, 1] each."""
         self.clock.enter(level)
+        t = self.told(t, level)
         with self.clock.network.running():
             # Only a sampler of a network that has it asks; a module's attributes have no better type.
             variances: torch.Tensor = self.network.uncertainty(*self._asked(x, t, level))  # type: ignore[operator]
         return [variance.to(x.dtype).view(-1, 1, 1, 1) for variance in variances.unbind(dim=1)]
+
+    def told(self, t: int, level: int) -> int:
+        """Return the step that the network is told at step ``t``: one it was trained for at this level."""
+        return max(t, min(self.least, (*self.process.turns, self.process.T)[level]))
 
     def _asked(self, x: torch.Tensor, t: int, level: int) -> tuple[torch.Tensor, torch.Tensor, int]:
         """Return what the network is called with."""
