@@ -49,6 +49,7 @@ def errors(denoiser: Denoiser, images: torch.Tensor, t: int, split: Process) -> 
 def measure(ddpm: Path, dvdp: Path) -> dict[str, Any]:
     """Return the record of the comparison of two runs."""
     (one, first, parts), (other, second, others) = trained(ddpm), trained(dvdp)
+    one.least = other.least = 0  # each step by itself, whatever the runs tell their networks when they draw
     images, held_out = (some.dataset.held_out[:IMAGES] for some in (parts, others))
     if not np.array_equal(images, held_out) or one.process.T != other.process.T or one.process.K:
         raise UsageError("compare a run of DDPM with a run of DVDP on the same images and steps, in that order")

@@ -73,6 +73,8 @@ def test_what_came_later_and_is_not_asked_for_is_not_in_the_configuration():
     asked = resolved("cats", set={"training.shares": [2, 1, 1], "training.weights": [1, 2, 3], "training.flip": True})
     held = asked.to_json()["training"]
     assert (held["shares"], held["weights"], held["flip"]) == ([2, 1, 1], [1, 2, 3], True)
+    assert "least_t" not in resolved("faces").to_json()["sampling"]
+    assert resolved("faces", set={"sampling.least_t": 0.1}).to_json()["sampling"]["least_t"] == 0.1
 
 
 def test_a_baseline_has_no_levels_to_weigh():

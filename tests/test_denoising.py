@@ -53,6 +53,15 @@ def test_a_network_beside_itself_is_as_good(runs):
         assert [(found["ratio"], found["ratio_error"]) for found in row["components"]] == [(1, 0)]
 
 
+def test_each_step_is_measured_by_itself_whatever_a_network_is_told_when_it_draws(runs, tmp_path):
+    path = write_benchmark(tmp_path)
+    told = []
+    for basis in ("identity", "dct"):
+        dvbench.run(str(path), basis=basis, results=tmp_path / "results", set={"sampling.least_t": 0.4})
+        told.append(next((tmp_path / "results").glob(f"*/{basis}-*")))
+    assert denoising.measure(*told)["rows"] == denoising.measure(*runs)["rows"]
+
+
 def test_what_is_measured_is_shown(runs, tmp_path):
     out = tmp_path / "made" / "found.json"
     made = CliRunner().invoke(denoising.main, [*map(str, runs), "--out", str(out)])

@@ -1,0 +1,71 @@
+"""What a network is told when it draws."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+
+import numpy as np
+import pytest
+import torch
+from processes import process
+
+import dvbench
+from benchmarks import write_benchmark
+from dvbench.builtin.unet import UNet
+from dvbench.errors import UsageError
+from dvbench.measure.clock import LevelClock
+from dvbench.prediction import data_range
+from dvbench.sampling import Denoiser
+
+T = 50
+DRAWN = process(ladder=(16, 8), turns=(0.3,), attenuation=1.0, steps=T)  # the first level ends at step 15
+
+
+def denoiser(prediction="x0", least=0):
+    torch.manual_seed(0)
+    network = UNet(DRAWN.ladder, 1, width=8, multipliers=(1, 2), attention=(8,))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)  # at its beginning it says nothing but zero
+    images = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 1), dtype=np.uint8)
+    return Denoiser(network.eval(), DRAWN, prediction, data_range(DRAWN, images), nullcontext, LevelClock(), least)
+
+
+@pytest.mark.parametrize("prediction", ["x0", "eps", "v"])
+@pytest.mark.parametrize(
+    ("t", "level", "least", "told"),
+    [
+        (3, 0, 0, 3),
+        (3, 0, 10, 10),
+        (10, 0, 10, 10),
+        (12, 0, 10, 12),
+        (3, 0, 20, 15),  # the network has learned no later step at this level
+        (16, 1, 20, 20),
+        (T, 1, 20, T),
+        (16, 1, T, T),
+    ],
+)
+@torch.inference_mode()
+def test_a_state_is_taken_for_one_of_the_least_step(prediction, t, level, least, told):
+    x = torch.randn(2, 1, *DRAWN.ladder[level : level + 1] * 2, generator=torch.Generator().manual_seed(1))
+    one, other = denoiser(prediction, least)(x, t, level), denoiser(prediction)(x, told, level)
+    assert torch.equal(one, other)
+    if told != t:
+        assert not torch.equal(one, denoiser(prediction)(x, t, level))
+
+
+def test_a_run_draws_otherwise_from_the_same_weights(tmp_path):
+    path = write_benchmark(tmp_path)
+    plain, told = (
+        dvbench.run(str(path), results=tmp_path / "results", set={"sampling.least_t": least}) for least in (0.0, 0.5)
+    )
+    assert told.method.trained_by == plain.run_id != told.run_id
+    one, other = (
+        np.load(tmp_path / "results" / "tiny" / record.run_id / "samples.npz")["samples"] for record in (plain, told)
+    )
+    assert one.shape == other.shape
+    assert not np.array_equal(one, other)
+
+
+def test_a_share_of_the_process_it_must_be(tmp_path):
+    with pytest.raises(UsageError, match="least_t"):
+        dvbench.run(str(write_benchmark(tmp_path)), results=tmp_path / "results", set={"sampling.least_t": 15})
