@@ -45,6 +45,7 @@ class Training(Section):
     )
     weights: tuple[float, ...] | None = Field(None, description="for each level, what its loss is multiplied by")
     flip: bool = Field(default=False, description="mirror half of the images")
+    least_t: float = Field(0.0, ge=0, le=1, description="the least t, as a share of T, that is trained, and so told")
     checkpoint_seconds: float = Field(60.0, gt=0, description="seconds between checkpoints")
 
     @model_validator(mode="after")
@@ -110,7 +111,9 @@ class Config(Section):
         """Return the whole resolved configuration in JSON's types; what is not asked for is left out."""
         # Runs are found again by a hash of this: an option that came later must not rename them.
         absent: dict[str, Any] = {key: True for key in ("evaluation", "compile") if not getattr(self, key)}
-        absent["training"] = {key for key in ("shares", "weights", "flip") if not getattr(self.training, key)}
+        absent["training"] = {
+            key for key in ("shares", "weights", "flip", "least_t") if not getattr(self.training, key)
+        }
         if self.training.optimizer == "adamw":
             absent["training"].add("optimizer")
         absent["sampling"] = {key for key in ("least_t",) if not getattr(self.sampling, key)}

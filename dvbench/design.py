@@ -51,9 +51,9 @@ def design(config: Config, registry: Registry, guard: Guard, channels: int, devi
     except ValueError as error:
         raise UsageError(f"--sample-steps: {error}") from error
     try:
-        TrainingTimes.of(process, config.training.shares)
+        TrainingTimes.of(process, config.training.shares, config.training.least_t)
     except ValueError as error:
-        raise UsageError(f"training.shares: {error}") from error
+        raise UsageError(str(error)) from error
     # The network's first weights come from the seed, and nobody else's random numbers are touched.
     with device, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, "weights"))

@@ -45,7 +45,7 @@ class Drawing:
             limits,
             autocast(parts.device, config.precision),
             LevelClock(parts.device),
-            round(config.sampling.least_t * parts.process.T),
+            round(max(config.sampling.least_t, config.training.least_t) * parts.process.T),
         )
 
     def warm_up(self, batch: int) -> None:

@@ -78,7 +78,7 @@ class Forecast:
 
 def _cost(config: Config, made: Design, device: torch.device, *, countable: bool) -> dict[str, Any]:
     process, steps, budget = made.process, config.sampling.steps, config.training.images
-    times = TrainingTimes.of(process, config.training.shares)
+    times = TrainingTimes.of(process, config.training.shares, config.training.least_t)
     cost: dict[str, Any] = {
         **dict.fromkeys(Cost.model_fields),
         "flops_per_mac": FLOPS_PER_MAC,

@@ -14,38 +14,53 @@ from dvbench.process import Process
 
 @dataclass(frozen=True)
 class TrainingTimes:
-    """The steps 1..T, each equally often, or each level with a share of its own and within it each step equally often.
+    """The steps first..T, equally often, or each level with a share of its own and within it each step equally often.
 
     ``ends``: the last step of each level, rising to T. ``shares``: for each level a weight, not all zero, that stands
-    to their sum as the level's images to all; None: as its steps to T. Raises ValueError for a number of shares that is
-    not that of the levels, and for a level that has steps and no share, or a share and no steps.
+    to their sum as the level's images to all; None: as its steps to all. Raises ValueError for a first step that leaves
+    the first level none, for a number of shares that is not that of the levels, and for a level that has steps and no
+    share, or a share and no steps.
     """
 
     ends: tuple[int, ...]
     shares: tuple[float, ...] | None = None
+    first: int = 1
 
     def __post_init__(self) -> None:
+        if self.first > self.ends[0]:
+            raise ValueError(
+                "training.least_t: no step of the first level would be trained: lower it below "
+                f"{self.ends[0] / self.ends[-1]:g}, where that level ends"
+            )
         if self.shares is None:
             return
         if len(self.shares) != len(self.ends):
-            raise ValueError(f"{len(self.shares)} shares were given for {len(self.ends)} levels: give one for each")
-        lengths = [end - start for start, end in pairwise((0, *self.ends))]
+            raise ValueError(
+                f"training.shares: {len(self.shares)} shares were given for {len(self.ends)} levels: give one for each"
+            )
+        lengths = [end - start for start, end in pairwise(self._edges)]
         if any((share > 0) != (steps > 0) for share, steps in zip(self.shares, lengths, strict=True)):
             raise ValueError(
-                "a level's share must be above 0 where it has steps and 0 where it has none, and the levels have "
-                f"{', '.join(map(str, lengths))}"
+                "training.shares: a level's share must be above 0 where it has steps and 0 where it has none, "
+                f"and the levels have {', '.join(map(str, lengths))}"
             )
 
     @classmethod
-    def of(cls, process: Process, shares: Sequence[float] | None) -> TrainingTimes:
-        """Return the times of ``process``."""
-        return cls((*process.turns, process.T), None if shares is None else tuple(shares))
+    def of(cls, process: Process, shares: Sequence[float] | None, least_t: float) -> TrainingTimes:
+        """Return the times of ``process`` from ``least_t`` T."""
+        ends = (*process.turns, process.T)
+        return cls(ends, None if shares is None else tuple(shares), max(1, round(least_t * process.T)))
+
+    @property
+    def _edges(self) -> tuple[int, ...]:
+        """The step before each level's first, and T."""
+        return (self.first - 1, *self.ends)
 
     def share(self, level: int) -> float:
         """Return the share of the images that ``level`` gets."""
         if self.shares is not None:
             return self.shares[level] / sum(self.shares)
-        return (self.ends[level] - (0, *self.ends)[level]) / self.ends[-1]
+        return (self.ends[level] - self._edges[level]) / (self.ends[-1] - self._edges[0])
 
     def draw(self, batch: int, generator: torch.Generator) -> torch.Tensor:
         """Draw the steps [batch] of a batch, evenly spread: quantiles (i + u) / batch, with one draw u.
@@ -55,10 +70,10 @@ class TrainingTimes:
         same number of images in every batch, to within one (exactly, where batch x share is whole): libraries build
         their kernels for a shape once.
         """
-        T = self.ends[-1]
+        before, T = self._edges[0], self.ends[-1]
         u = torch.rand((), generator=generator, dtype=torch.float64)
-        positions = (torch.arange(batch, dtype=torch.float64) + u) * (T / batch)
+        positions = (torch.arange(batch, dtype=torch.float64) + u) * ((T - before) / batch) + before
         if self.shares is not None:
             upto = np.cumsum((0.0, *self.shares)) / sum(self.shares)
-            positions = torch.from_numpy(np.interp(positions.numpy() / T, upto, (0, *self.ends)))
+            positions = torch.from_numpy(np.interp((positions.numpy() - before) / (T - before), upto, self._edges))
         return positions.long().clamp(max=T - 1) + 1

@@ -77,7 +77,7 @@ class Trainer:
         ]
         self.scaler = torch.amp.GradScaler(device.type, enabled=loss_scaling)
         self.optimizer = Optimizer(self.parameters, options, device, self.scaler)
-        self.times = TrainingTimes.of(process, options.shares)
+        self.times = TrainingTimes.of(process, options.shares, options.least_t)
         self.weights = options.weights or (1.0,) * (process.K + 1)
         self.draws = torch_generator(seed, "training times")
         self.flips = torch_generator(seed, "training flips")

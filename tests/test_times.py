@@ -69,10 +69,10 @@ def test_shares_that_say_what_the_steps_say_change_nothing(batch, seed):
 
 def test_a_level_without_steps_has_no_share():
     drawn = process(Dct, ladder=(16, 8), turns=(1.0,), channels=1)
-    assert [TrainingTimes.of(drawn, None).share(level) for level in (0, 1)] == [1, 0]
-    assert [TrainingTimes.of(drawn, (2, 0)).share(level) for level in (0, 1)] == [1, 0]
+    assert [TrainingTimes.of(drawn, None, 0).share(level) for level in (0, 1)] == [1, 0]
+    assert [TrainingTimes.of(drawn, (2, 0), 0).share(level) for level in (0, 1)] == [1, 0]
     generator = torch.Generator().manual_seed(0)
-    assert set(TrainingTimes.of(drawn, (2, 0)).draw(drawn.T, generator).tolist()) == set(range(1, drawn.T + 1))
+    assert set(TrainingTimes.of(drawn, (2, 0), 0).draw(drawn.T, generator).tolist()) == set(range(1, drawn.T + 1))
 
 
 @pytest.mark.parametrize(
