@@ -68,7 +68,7 @@ def test_two_baselines_of_runs_that_differ_in_their_levels_only_are_one():
 def test_what_came_later_and_is_not_asked_for_is_not_in_the_configuration():
     plain = resolved("faces").to_json()
     assert not {"compile", "evaluation"} & set(plain)
-    assert not {"shares", "weights", "flip", "optimizer"} & set(plain["training"])
+    assert not {"shares", "weights", "flip", "optimizer", "least_t"} & set(plain["training"])
     assert resolved("faces", set={"training.optimizer": "muon"}).to_json()["training"]["optimizer"] == "muon"
     asked = resolved("cats", set={"training.shares": [2, 1, 1], "training.weights": [1, 2, 3], "training.flip": True})
     held = asked.to_json()["training"]

@@ -11,11 +11,16 @@ from processes import process
 
 import dvbench
 from benchmarks import write_benchmark
+from dvbench.bench import configure
 from dvbench.builtin.unet import UNet
+from dvbench.drawing import Drawing
+from dvbench.entry import overrides
 from dvbench.errors import UsageError
 from dvbench.measure.clock import LevelClock
 from dvbench.prediction import data_range
+from dvbench.registry import registry
 from dvbench.sampling import Denoiser
+from dvbench.setup import assemble
 
 T = 50
 DRAWN = process(ladder=(16, 8), turns=(0.3,), attenuation=1.0, steps=T)  # the first level ends at step 15
@@ -64,6 +69,17 @@ def test_a_run_draws_otherwise_from_the_same_weights(tmp_path):
     )
     assert one.shape == other.shape
     assert not np.array_equal(one, other)
+
+
+def test_no_run_tells_its_network_what_it_was_not_trained_for(tmp_path):
+    """The later of the two steps is told: that below which nothing is trained, and that which is asked for."""
+    path = write_benchmark(tmp_path)
+    asked = ({"training.least_t": 0.25}, {"training.least_t": 0.25, "sampling.least_t": 0.1}, {"sampling.least_t": 0.1})
+    plans = [assemble(configure(str(path), overrides({}, settings)), registry()) for settings in asked]
+    told = [
+        Drawing(parts, parts.network, data_range(parts.process, parts.dataset.train)).denoiser.least for parts in plans
+    ]
+    assert told == [10, 10, 4]
 
 
 def test_a_share_of_the_process_it_must_be(tmp_path):

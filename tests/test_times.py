@@ -18,16 +18,17 @@ BATCHES = 100
 
 @st.composite
 def shared(draw):
-    """Rising ends of levels, each with steps and a share."""
+    """Rising ends of levels, each with steps and a share, and a first step in the first level."""
     ends = tuple(sorted(draw(st.sets(st.integers(1, 60), min_size=1, max_size=4))))
-    return TrainingTimes(ends, tuple(draw(st.lists(st.floats(0.05, 5), min_size=len(ends), max_size=len(ends)))))
+    shares = tuple(draw(st.lists(st.floats(0.05, 5), min_size=len(ends), max_size=len(ends))))
+    return TrainingTimes(ends, shares, draw(st.integers(1, ends[0])))
 
 
 def counts_of(times, batch, seed):
     """Return how often each step is drawn in each of many batches [BATCHES, T]."""
     generator, T = torch.Generator().manual_seed(seed), times.ends[-1]
     drawn = [times.draw(batch, generator) for _ in range(BATCHES)]
-    assert all(t.min() >= 1 and t.max() <= T and len(t) == batch for t in drawn)
+    assert all(t.min() >= times.first and t.max() <= T and len(t) == batch for t in drawn)
     return torch.stack([torch.bincount(t - 1, minlength=T) for t in drawn]).double()
 
 
@@ -40,15 +41,19 @@ def assert_even(counts, wanted):
     assert bool(((counts.mean(0) - wanted).abs() <= 5 * (0.25 / BATCHES) ** 0.5).all())
 
 
-@given(st.integers(1, 60), st.integers(1, 40), st.integers(0, 2**31))
-def test_steps_are_uniform_and_evenly_spread(T, batch, seed):
-    assert_even(counts_of(TrainingTimes((T,)), batch, seed), batch / T)
+@given(st.integers(1, 60), st.integers(1, 60), st.integers(1, 40), st.integers(0, 2**31))
+def test_steps_are_uniform_and_evenly_spread(T, first, batch, seed):
+    first = min(first, T)
+    counts = counts_of(TrainingTimes((T,), first=first), batch, seed)
+    assert not counts[:, : first - 1].any()
+    assert_even(counts[:, first - 1 :], batch / (T - first + 1))
 
 
 @given(shared(), st.integers(1, 40), st.integers(0, 2**31))
 def test_each_level_has_its_share_and_within_it_each_step_the_same(times, batch, seed):
     counts = counts_of(times, batch, seed)
-    edges = (0, *times.ends)
+    counts = counts[:, times.first - 1 :]
+    edges = (0, *(end - times.first + 1 for end in times.ends))
     levels = torch.stack([counts[:, start:end].sum(1) for start, end in pairwise(edges)], dim=1)
     share = torch.tensor([times.share(level) for level in range(len(times.ends))], dtype=torch.float64)
     assert float(share.sum()) == pytest.approx(1)
@@ -73,6 +78,18 @@ def test_a_level_without_steps_has_no_share():
     assert [TrainingTimes.of(drawn, (2, 0), 0).share(level) for level in (0, 1)] == [1, 0]
     generator = torch.Generator().manual_seed(0)
     assert set(TrainingTimes.of(drawn, (2, 0), 0).draw(drawn.T, generator).tolist()) == set(range(1, drawn.T + 1))
+
+
+def test_steps_that_are_not_trained_count_for_no_level():
+    drawn = process(Dct, ladder=(16, 8), turns=(0.4,), steps=50)
+    assert [TrainingTimes.of(drawn, None, 0.22).share(level) for level in (0, 1)] == [10 / 40, 30 / 40]
+    assert TrainingTimes.of(drawn, None, 0.0) == TrainingTimes.of(drawn, None, 0.02) == TrainingTimes((20, 50))
+
+
+def test_a_first_level_without_a_step_is_refused():
+    assert TrainingTimes((5, 10), first=5).share(0) == 1 / 6
+    with pytest.raises(ValueError, match=r"training.least_t: .* lower it below 0.5"):
+        TrainingTimes((5, 10), first=6)
 
 
 @pytest.mark.parametrize(
