@@ -75,10 +75,11 @@ def test_no_run_tells_its_network_what_it_was_not_trained_for(tmp_path):
     """The later of the two steps is told: that below which nothing is trained, and that which is asked for."""
     path = write_benchmark(tmp_path)
     asked = ({"training.least_t": 0.25}, {"training.least_t": 0.25, "sampling.least_t": 0.1}, {"sampling.least_t": 0.1})
-    plans = [assemble(configure(str(path), overrides({}, settings)), registry()) for settings in asked]
-    told = [
-        Drawing(parts, parts.network, data_range(parts.process, parts.dataset.train)).denoiser.least for parts in plans
-    ]
+    told = []
+    for settings in asked:
+        parts = assemble(configure(str(path), overrides({}, settings)), registry())
+        limits = data_range(parts.process, parts.dataset.train)
+        told.append(Drawing(parts, parts.network, limits).denoiser.least)
     assert told == [10, 10, 4]
 
 
