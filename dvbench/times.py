@@ -29,7 +29,7 @@ class TrainingTimes:
     def __post_init__(self) -> None:
         if self.first > self.ends[0]:
             raise ValueError(
-                "training.least_t: no step of the first level would be trained: lower it below "
+                "training.least_t: no step of the first level would be trained: lower it to at most "
                 f"{self.ends[0] / self.ends[-1]:g}, where that level ends"
             )
         if self.shares is None:

@@ -88,7 +88,7 @@ def test_steps_that_are_not_trained_count_for_no_level():
 
 def test_a_first_level_without_a_step_is_refused():
     assert TrainingTimes((5, 10), first=5).share(0) == 1 / 6
-    with pytest.raises(ValueError, match=r"training.least_t: .* lower it below 0.5"):
+    with pytest.raises(ValueError, match=r"training.least_t: .* lower it to at most 0.5"):
         TrainingTimes((5, 10), first=6)
 
 
