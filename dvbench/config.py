@@ -116,7 +116,7 @@ class Config(Section):
         }
         if self.training.optimizer == "adamw":
             absent["training"].add("optimizer")
-        absent["sampling"] = {key for key in ("least_t",) if not getattr(self.sampling, key)}
+        absent["sampling"] = set() if self.sampling.least_t else {"least_t"}
         return self.model_dump(mode="json", exclude=absent)
 
 

@@ -37,6 +37,8 @@ class Drawing:
         self.parts, self.say = parts, say
         config = parts.config
         self.batch = config.sampling.batch
+        # What is not trained, the perfect network, knows every step.
+        trained_from = 0.0 if next(network.parameters(), None) is None else config.training.least_t
         network = for_drawing(network, config.precision)
         self.denoiser = Denoiser(
             network,
@@ -45,7 +47,7 @@ class Drawing:
             limits,
             autocast(parts.device, config.precision),
             LevelClock(parts.device),
-            round(max(config.sampling.least_t, config.training.least_t) * parts.process.T),
+            round(max(config.sampling.least_t, trained_from) * parts.process.T),
         )
 
     def warm_up(self, batch: int) -> None:

@@ -97,9 +97,8 @@ class Muon(torch.optim.Optimizer):
     def __init__(self, parameters: Sequence[torch.Tensor], lr: float, weight_decay: float = 0.0) -> None:
         super().__init__(list(parameters), {"lr": lr, "weight_decay": weight_decay})
 
-    # Without the closure that torch's types ask for: nothing here evaluates a loss anew.
     @torch.no_grad()
-    def step(self) -> None:  # type: ignore[override]
+    def step(self) -> None:  # type: ignore[override]  # no closure: nothing here evaluates a loss anew
         """Step every parameter that has a gradient."""
         for group in self.param_groups:
             members = [p for p in group["params"] if p.grad is not None]

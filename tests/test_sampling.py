@@ -83,6 +83,16 @@ def test_no_run_tells_its_network_what_it_was_not_trained_for(tmp_path):
     assert told == [10, 10, 4]
 
 
+def test_what_is_not_trained_draws_as_if_training_left_nothing_out(tmp_path):
+    """Or a benchmark that leaves steps out would make the perfect network wrong."""
+    path, results = write_benchmark(tmp_path), tmp_path / "results"
+    drawn = []
+    for least in (0.0, 0.4):
+        run = dvbench.run(str(path), backbone="perfect", results=results, set={"training.least_t": least})
+        drawn.append(np.load(results / "tiny" / run.run_id / "samples.npz")["samples"])
+    assert np.array_equal(*drawn)
+
+
 def test_a_share_of_the_process_it_must_be(tmp_path):
     with pytest.raises(UsageError, match="least_t"):
         dvbench.run(str(write_benchmark(tmp_path)), results=tmp_path / "results", set={"sampling.least_t": 15})
