@@ -40,6 +40,9 @@ class Training(Section):
         0.999, ge=0, lt=1, description="decay per step of the averaged weights, lower in the first steps"
     )
     min_snr: float | None = Field(5.0, gt=0, description="min-SNR-gamma weight of the loss; null weighs all alike")
+    snr: Literal["kept", "picture"] = Field(
+        "kept", description="of which pixel min_snr takes the ratio: one that the level keeps, or the picture's"
+    )
     shares: tuple[float, ...] | None = Field(
         None, description="for each level, its share of the images of a batch; null: as its steps to all"
     )
@@ -114,14 +117,17 @@ class Config(Section):
         absent["training"] = {
             key for key in ("shares", "weights", "flip", "least_t") if not getattr(self.training, key)
         }
-        if self.training.optimizer == "adamw":
-            absent["training"].add("optimizer")
+        absent["training"] |= {
+            key for key, first in (("optimizer", "adamw"), ("snr", "kept")) if getattr(self.training, key) == first
+        }
         absent["sampling"] = set() if self.sampling.least_t else {"least_t"}
         return self.model_dump(mode="json", exclude=absent)
 
 
-# Where there are no levels these say nothing.
-OF_LEVELS = ("schedule.turns", "schedule.attenuation", "training.shares", "training.weights")
+# One number for each level, or for each but the last.
+PER_LEVEL = ("schedule.turns", "training.shares", "training.weights")
+# Where there is one level these say nothing.
+OF_LEVELS = (*PER_LEVEL, "schedule.attenuation", "training.snr")
 MODELS: Mapping[str, type[Section]] = {"training": Training, "sampling": Sampling, "evaluation": Evaluation}
 
 
@@ -259,7 +265,8 @@ def _fit_ladder(content: dict[str, Any], registry: Registry, asked: set[str]) ->
     name = str(content["basis"].get("name", ""))
     usable = registry.load("basis", name).usable(ladder)
     if (len(usable) == 1 or len(usable) < len(ladder)) and "schedule" in content:
-        for option in OF_LEVELS:
+        silent = OF_LEVELS if len(usable) == 1 else PER_LEVEL
+        for option in silent:
             if option in asked:
                 raise UsageError(
                     f"basis {name} stays at {usable[-1]} px, so {option.partition('.')[2]} says nothing: leave it out"
@@ -272,8 +279,8 @@ def _fit_ladder(content: dict[str, Any], registry: Registry, asked: set[str]) ->
             levels["attenuation"] = 1.0
         content["schedule"] = {**schedule, **{key: value for key, value in levels.items() if key in known}}
         if isinstance(content.get("training"), dict):
-            per_level = {"shares", "weights"}
-            content["training"] = {key: value for key, value in content["training"].items() if key not in per_level}
+            said = {key: value for key, value in content["training"].items() if f"training.{key}" not in silent}
+            content["training"] = said
     content["ladder"] = list(usable)
 
 

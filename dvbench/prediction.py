@@ -158,15 +158,24 @@ def clipped(process: Process, x0: torch.Tensor, level: int, limits: DataRange) -
 
 
 def loss_weight(
-    prediction: Prediction, process: Process, t: torch.Tensor, level: int, min_snr: float | None, like: torch.Tensor
+    prediction: Prediction,
+    process: Process,
+    t: torch.Tensor,
+    level: int,
+    min_snr: float | None,
+    of: Literal["kept", "picture"],
+    like: torch.Tensor,
 ) -> torch.Tensor:
     """Return each image's weight [B, 1, 1, 1] in the loss: min-SNR-gamma (Hang et al. 2023, section 3.4), or 1.
 
-    The signal-to-noise ratio is that of a kept pixel of the level, (lambda[K, t] / (shrink sigma[t]))^2.
+    ``of``: whose signal-to-noise ratio. "kept" is a kept pixel of the level, (lambda[K, t] / (shrink sigma[t]))^2;
+    "picture" a pixel of the picture, (lambda[K, t] / sigma[t])^2. Since ``shrink`` makes the mean squared error of what
+    a level keeps what it is in the picture, the latter weighs it as level 0, and so DDPM, would at the same step.
     """
     sigma = process.noise_level(t, like)
     if min_snr is None:
         return torch.ones_like(torch.as_tensor(sigma))
     snr = (process.gain(t, level, like)[-1] / (shrink(process, level) * sigma)) ** 2
-    capped = torch.as_tensor(snr).clamp(max=min_snr)
+    of_pixel = snr * shrink(process, level) ** 2 if of == "picture" else snr
+    capped = torch.as_tensor(of_pixel).clamp(max=min_snr)
     return capped / {"x0": 1.0, "eps": snr, "v": snr + 1.0}[prediction]

@@ -193,7 +193,7 @@ class Trainer:
             x0 = process.lower(images, level)
             noise = torch.randn(x0.shape, generator=self.noise, device=self.device)
             x = process.diffuse(x0, t, noise, level)
-            weight = loss_weight(self.prediction, process, t, level, self.options.min_snr, x0)
+            weight = loss_weight(self.prediction, process, t, level, self.options.min_snr, self.options.snr, x0)
             wanted[level] = target(self.prediction, process, x0, noise, t, level), self.weights[level] * weight
             seen[level] = scaled_input(process, x, t, level, self.limits.std), (t / process.T).to(x)
         with tf32(self.device), self.autocast(), self.clock.running():

@@ -68,7 +68,7 @@ def test_two_baselines_of_runs_that_differ_in_their_levels_only_are_one():
 def test_what_came_later_and_is_not_asked_for_is_not_in_the_configuration():
     plain = resolved("faces").to_json()
     assert not {"compile", "evaluation"} & set(plain)
-    assert not {"shares", "weights", "flip", "optimizer", "least_t"} & set(plain["training"])
+    assert not {"snr", "shares", "weights", "flip", "optimizer", "least_t"} & set(plain["training"])
     assert resolved("faces", set={"training.optimizer": "muon"}).to_json()["training"]["optimizer"] == "muon"
     asked = resolved("cats", set={"training.shares": [2, 1, 1], "training.weights": [1, 2, 3], "training.flip": True})
     held = asked.to_json()["training"]
@@ -78,10 +78,13 @@ def test_what_came_later_and_is_not_asked_for_is_not_in_the_configuration():
 
 
 def test_a_baseline_has_no_levels_to_weigh():
-    settings = {"training.shares": [2, 1, 1], "training.weights": [1, 2, 3]}
+    settings = {"training.shares": [2, 1, 1], "training.weights": [1, 2, 3], "training.snr": "picture"}
     assert baseline_of(overrides({}, settings)) == baseline_of(overrides({}, {}))
+    assert resolved("cats", set={"training.snr": "picture"}).to_json()["training"]["snr"] == "picture"
     with pytest.raises(UsageError, match="basis identity stays at 32 px, so shares says nothing"):
         resolved("cats", basis="identity", set={"training.shares": [2, 1, 1]})
+    with pytest.raises(UsageError, match="basis identity stays at 32 px, so snr says nothing"):
+        resolved("cats", basis="identity", set={"training.snr": "picture"})
 
 
 @pytest.mark.parametrize(

@@ -146,11 +146,11 @@ def test_the_weights_of_the_three_predictions_ask_for_the_same_loss_in_x0():
     t = torch.arange(1, drawn.T + 1)
     like = torch.zeros(1, dtype=F64)
     snr = torch.from_numpy((drawn.gains[0, 1:] / drawn.sigma[1:]) ** 2)
-    weights = {p: loss_weight(p, drawn, t, 0, 5.0, like).flatten() for p in ("x0", "eps", "v")}
+    weights = {p: loss_weight(p, drawn, t, 0, 5.0, "kept", like).flatten() for p in ("x0", "eps", "v")}
     torch.testing.assert_close(weights["x0"], snr.clamp(max=5))
     torch.testing.assert_close(weights["eps"] * snr, weights["x0"])
     torch.testing.assert_close(weights["v"] * (snr + 1), weights["x0"])
-    assert bool((loss_weight("v", drawn, t, 0, None, like) == 1).all())
+    assert bool((loss_weight("v", drawn, t, 0, None, "kept", like) == 1).all())
 
 
 def test_a_low_levels_pixels_have_more_signal():
@@ -158,4 +158,25 @@ def test_a_low_levels_pixels_have_more_signal():
     t = torch.tensor([35])
     like = torch.zeros(1, dtype=F64)
     snr = (drawn.gains[2, 35] / (drawn.sigma[35] * shrink(drawn, 2))) ** 2
-    assert float(loss_weight("x0", drawn, t, 2, 1e9, like)) == pytest.approx(snr)
+    assert float(loss_weight("x0", drawn, t, 2, 1e9, "kept", like)) == pytest.approx(snr)
+
+
+@pytest.mark.parametrize("prediction", ["x0", "eps"])
+@given(step=st.integers(31, 50), min_snr=st.floats(1e-3, 10), seed=st.integers(0, 2**31))
+def test_with_the_pictures_snr_what_a_level_keeps_weighs_what_it_does_at_level_0(prediction, step, min_snr, seed):
+    """Errors of x_0 whose difference lies in the coarse part alone: the loss tells no level from another."""
+    drawn = process(attenuation=1.0)
+    coarse = white((1, 1, 4, 4), seed)
+    whole = drawn.compose([torch.zeros(1, 1, side, side, dtype=F64) for side in (16, 8)] + [coarse], 0)
+    t = torch.tensor([step])
+
+    def loss(error, level):
+        of_x0 = (
+            -drawn.gain(t, level, error)[-1] / drawn.noise_level(t, error)
+            if prediction == "eps"
+            else shrink(drawn, level)
+        )
+        weight = loss_weight(prediction, drawn, t, level, min_snr, "picture", error)
+        return float((weight * (of_x0 * error).square()).mean())
+
+    assert loss(coarse, drawn.K) == pytest.approx(loss(whole, 0))
