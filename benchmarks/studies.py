@@ -64,16 +64,17 @@ TRAINING = {
     "training.min_snr": 5,
 }
 CATS = {"dataset.train_images": 1000, **TRAINING}
+CATS_OF_LEVELS = {**CATS, "training.snr": "kept"}
 
 
 def attenuation_jobs() -> Iterator[Job]:
     """DDPM, and dct and haar with every attenuation and turning points, in 50 and in 10 steps, 5 seeds."""
-    settings = {**CATS, "jump": "sigma"}
+    sigma = {"jump": "sigma"}
     for steps, seed in product((50, 10), range(5)):
-        yield "cats", perfect(1000, seed, settings, basis="identity", sample_steps=steps)
+        yield "cats", perfect(1000, seed, {**CATS, **sigma}, basis="identity", sample_steps=steps)
         for basis, turns, attenuation in product(("dct", "haar"), TURNS, ATTENUATIONS):
             levels = {"ladder": [32, 16, 8, 4], "turns": list(turns), "attenuation": attenuation}
-            yield "cats", perfect(1000, seed, settings, basis=basis, sample_steps=steps, **levels)
+            yield "cats", perfect(1000, seed, {**CATS_OF_LEVELS, **sigma}, basis=basis, sample_steps=steps, **levels)
 
 
 def attenuation_table(runs: pd.DataFrame) -> str:
@@ -156,7 +157,9 @@ def steps_plot(runs: pd.DataFrame, axes: Sequence[Axes]) -> None:
 def preset_jobs() -> Iterator[Job]:
     """Every preset on faces and on 1,000 cats, at 32 px, 5 seeds."""
     for seed, benchmark, preset in product(range(5), ("faces", "cats"), PRESETS):
-        settings = {**(CATS if benchmark == "cats" else {}), **({"jump": "sigma"} if preset == "ddpm" else {})}
+        plain = preset == "ddpm"
+        cats = CATS if plain else CATS_OF_LEVELS
+        settings = {**(cats if benchmark == "cats" else {}), **({"jump": "sigma"} if plain else {})}
         yield benchmark, perfect(1000, seed, settings, preset=preset)
 
 
