@@ -64,7 +64,7 @@ TRAINING = {
     "training.min_snr": 5,
 }
 CATS = {"dataset.train_images": 1000, **TRAINING}
-CATS_OF_LEVELS = {**CATS, "training.snr": "kept"}
+CATS_OF_LEVELS = {**CATS, "training.snr": "kept", "training.shares": None}
 
 
 def attenuation_jobs() -> Iterator[Job]:

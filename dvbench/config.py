@@ -176,6 +176,7 @@ def resolve(benchmark: str, overrides: Mapping[str, Any], registry: Registry) ->
     for kind in KINDS:
         if f"{kind}.name" in overrides:
             _choose(content, kind, str(overrides[f"{kind}.name"]), registry)
+    _leave_to_new_levels(content, overrides)
     for key, value in overrides.items():
         if key not in {f"{kind}.name" for kind in KINDS}:
             _put(content, key, value)
@@ -219,6 +220,13 @@ def _choose(content: dict[str, Any], kind: Kind, name: str, registry: Registry) 
         known = registry.options(kind, name)
         held = {key: value for key, value in held.items() if key in known and key in {"turns", "attenuation"}}
     content[kind] = {**held, "name": name}
+
+
+def _leave_to_new_levels(content: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Forget the benchmark's shares and weights of its levels where a ladder of another length takes their place."""
+    old, new, training = content.get("ladder"), overrides.get("ladder"), content.get("training")
+    if isinstance(old, list) and isinstance(new, list | tuple) and len(old) != len(new) and isinstance(training, dict):
+        content["training"] = {key: value for key, value in training.items() if f"training.{key}" not in PER_LEVEL}
 
 
 def _put(content: dict[str, Any], key: str, value: Any) -> None:

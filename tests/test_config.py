@@ -28,7 +28,7 @@ def test_every_benchmark_that_comes_along_resolves_and_so_does_its_baseline(path
     baseline = resolve(path.stem, baseline_of({}), registry())
     assert baseline.ladder == config.ladder[:1]
     assert baseline.schedule["turns"] == []
-    of_levels = {"basis": True, "ladder": True, "schedule": True, "training": {"snr"}}
+    of_levels = {"basis": True, "ladder": True, "schedule": True, "training": {"snr", "shares"}}
     assert baseline.model_dump(exclude=of_levels) == config.model_dump(exclude=of_levels)
 
 
@@ -75,6 +75,20 @@ def test_what_came_later_and_is_not_asked_for_is_not_in_the_configuration():
     assert (held["shares"], held["weights"], held["flip"]) == ([2, 1, 1], [1, 2, 3], True)
     assert "least_t" not in resolved("faces").to_json()["sampling"]
     assert resolved("faces", set={"sampling.least_t": 0.1}).to_json()["sampling"]["least_t"] == 0.1
+
+
+def test_another_ladder_takes_no_shares_of_the_benchmarks_levels(tmp_path):
+    content = yaml.safe_load((benchmark_directory() / "cats.yaml").read_text())
+    content["training"] |= {"shares": [2, 1, 1], "weights": [1, 2, 3]}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump(content))
+    for given in ({"ladder": [32, 16], "turns": [0.3]}, {"preset": "blurring"}):
+        training = resolve(str(path), overrides(given), registry()).training
+        assert (training.shares, training.weights) == (None, None)
+    kept = resolve(str(path), overrides({"ladder": [32, 24, 16]}), registry()).training
+    assert (kept.shares, kept.weights) == ((2, 1, 1), (1, 2, 3))
+    asked = overrides({"ladder": [32, 16], "turns": [0.3]}, {"training.shares": [2, 1]})
+    assert resolve(str(path), asked, registry()).training.shares == (2, 1)
 
 
 def test_a_baseline_has_no_levels_to_weigh():
