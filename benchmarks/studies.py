@@ -62,6 +62,7 @@ TRAINING = {
     "training.optimizer": "adamw",
     "training.lr": 0.001,
     "training.min_snr": 5,
+    "training.least_t": 0,
 }
 CATS = {"dataset.train_images": 1000, **TRAINING}
 CATS_OF_LEVELS = {**CATS, "training.snr": "kept", "training.shares": None}

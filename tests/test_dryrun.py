@@ -55,7 +55,7 @@ def test_it_tells_what_the_record_of_the_run_will(tmp_path, basis):
 
 
 def test_shares_are_those_of_the_steps_that_training_draws():
-    told = forecast("cats", **{"training.shares": None})
+    told = forecast("cats", **{"training.shares": None, "training.least_t": 0})
     T = told.config.steps
     drawn = TrainingTimes((T,)).draw(T, torch.Generator().manual_seed(0))  # each step once
     name, options = told.config.plugin("schedule")
