@@ -87,10 +87,7 @@ class Config(Section):
     compile: bool = Field(default=False, description="compile the network for the shapes of each level")
     steps: int = Field(ge=1, description="T, the steps of the process")
     start: Literal["noise", "matched"] = Field("noise", description="x_T: white noise, or with the moments of x_T")
-    jump: Literal["sigma", "matched", "estimated"] = Field(
-        "sigma",
-        description="what a jump fills in: noise of sigma, of the variance of x_t, or that and what is estimated",
-    )
+    jump: Literal["sigma", "matched"] = Field("sigma", description="the noise a jump fills in: sigma, or what x_t has")
     basis: dict[str, Any]
     schedule: dict[str, Any]
     backbone: dict[str, Any]

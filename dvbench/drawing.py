@@ -131,8 +131,7 @@ def for_drawing(network: Backbone, precision: str) -> Backbone:
 
 def matched(parts: Parts) -> Process:
     """Return the process with its start and jumps as the configuration asks."""
-    start, jump = parts.config.start == "matched", parts.config.jump != "sigma"
+    start, jump = parts.config.start == "matched", parts.config.jump == "matched"
     if not (start or jump):
         return parts.process
-    moments = data_moments(parts.process, parts.dataset.train)
-    return parts.process.matching(moments, start=start, jump=jump, restore=parts.config.jump == "estimated")
+    return parts.process.matching(data_moments(parts.process, parts.dataset.train), start=start, jump=jump)

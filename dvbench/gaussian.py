@@ -35,18 +35,14 @@ def _component(process: Process, rule: Rule, i: int, variance: float, steps: int
     covariance = np.diag([process.start_variance(i) if start else 0.0, 0.0])
     last: Move | None = None
     for move in process.walk(steps):
-        back = i + 1 in move.jumps_from
-        if back:
+        if i + 1 in move.jumps_from:
             covariance = np.diag([process.fill_variance(i + 1), 0.0])
         if move.level > i:
             continue
         if move.jumps_from:
             last = None
         gain, sigma = process.gains[i, move.t], process.sigma[move.t]
-        k = gain * variance / (gain**2 * variance + sigma**2)
-        if back and process.restores:  # lambda x^ is added, and x^ stays the estimate from the state before
-            covariance, k = covariance * (1 + gain * k) ** 2, k / (1 + gain * k)
-        matrix, noise = rule(process, i, move, last, k)
+        matrix, noise = rule(process, i, move, last, gain * variance / (gain**2 * variance + sigma**2))
         covariance = matrix @ covariance @ matrix.T + np.diag([noise, 0.0])
         last = move
     return float(covariance[0, 0])

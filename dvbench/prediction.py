@@ -170,7 +170,8 @@ def loss_weight(
 
     ``of``: whose signal-to-noise ratio. "kept" is a kept pixel of the level, (lambda[K, t] / (shrink sigma[t]))^2;
     "picture" a pixel of the picture, (lambda[K, t] / sigma[t])^2. Since ``shrink`` makes the mean squared error of what
-    a level keeps what it is in the picture, the latter weighs it as level 0, and so DDPM, would at the same step.
+    a level keeps what it is in the picture, the latter weighs it as level 0, and so DDPM, would at the same step (x0,
+    and eps at equal gains).
     """
     sigma = process.noise_level(t, like)
     if min_snr is None:

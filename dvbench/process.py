@@ -81,16 +81,11 @@ class Process:
         self._tables: dict[tuple[torch.dtype, torch.device], tuple[torch.Tensor, torch.Tensor]] = {}
         self._start: Moments | None = None
         self._fill: Moments | None = None
-        self.restores = False
 
-    def matching(self, moments: Moments, *, start: bool, jump: bool, restore: bool = False) -> Process:
-        """Return this process with its start, its jumps or both drawn with the moments that the data give them.
-
-        ``restore``: after a jump a component gets back what is estimated of it, see ``restored``.
-        """
+    def matching(self, moments: Moments, *, start: bool, jump: bool) -> Process:
+        """Return this process with its start, its jumps or both drawn with the moments that the data give them."""
         other = copy.copy(self)
         other._start, other._fill = moments if start else None, moments if jump else None  # noqa: SLF001 - its own
-        other.restores = jump and restore
         return other
 
     def _check(self) -> None:
@@ -256,27 +251,11 @@ class Process:
         """Return the variance that the jump from ``level`` gives to the coordinates of the component it brings back.
 
         sigma^2 at T_level as in the paper, or with the power that the component still carries there, lambda^2 v
-        (Jing et al. 2022, equation 9), where jumps are matched. Where ``restored`` adds to it, so much less that this
-        is the variance afterwards, for Gaussian data.
+        (Jing et al. 2022, equation 9), where jumps are matched.
         """
         turn, component = self.turns[level - 1], level - 1
         left = self.gains[component, turn] ** 2 * self._fill.power[component] if self._fill else 0.0
-        whole = float(self.sigma[turn] ** 2 + left)
-        # An estimate from the filled noise alone is k x, with lambda k = left / whole (as in ``dvbench.gaussian``).
-        return whole / (1 + left / whole) ** 2 if self.restores else whole
-
-    def restored(self, x: torch.Tensor, x0: torch.Tensor, move: Move) -> torch.Tensor:
-        """Return x_t with what ``x0`` says of the components that the jumps of ``move`` brought back: lambda x_0.
-
-        ``x0`` is the estimate of x_0 from ``x``, both on the grid of ``move.level``. What a jump fills in is noise
-        that knows nothing of the picture; the estimate knows what the coarser components say of the finer ones. Only
-        where jumps are estimated: else ``x`` itself.
-        """
-        if not (self.restores and move.jumps_from):
-            return x
-        back = move.jumps_from[0] - move.level
-        gains = [gain if i < back else 0.0 for i, gain in enumerate(self.gains[move.level :, move.t].tolist())]
-        return x + self.combine([(x0, gains)], move.level)
+        return float(self.sigma[turn] ** 2 + left)
 
     def start(self, noise: Noise) -> torch.Tensor:
         """Draw x_T on the grid of level(T): white noise, or of the mean and the variances of x_T where matched."""

@@ -45,9 +45,7 @@ class Method(_Part):
     prediction: str = Field(description="what the network says: eps, v or x0")
     sample_steps: int = Field(description="network calls for an image")
     start: str | None = Field(None, description="how sampling starts: noise, or matched to the data's moments")
-    jump: str | None = Field(
-        None, description="what a jump fills in: sigma, matched (to the data's moments) or estimated"
-    )
+    jump: str | None = Field(None, description="what noise a jump fills in: sigma, or matched to the data's moments")
     train_hash: str | None = Field(None, description="SHA-256 of all that the trained weights depend on")
     trained_by: str | None = Field(None, description="run_id of the run whose weights were taken; null: trained here")
 

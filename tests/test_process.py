@@ -235,20 +235,6 @@ def test_a_matched_jump_fills_in_what_the_component_still_has():
         torch.testing.assert_close(filled, ratio * plain)
 
 
-def test_what_is_estimated_of_a_component_comes_back_with_its_jump_and_nothing_else_does():
-    plain = process(Dct, attenuation=1.0)
-    moments = Moments(torch.zeros(1, 4, 4), (0.5, 2.0, 9.0))
-    drawn = plain.matching(moments, start=False, jump=True, restore=True)
-    for move in drawn.walk(20):
-        x, x0 = grid(drawn, move.level), grid(drawn, move.level, seed=1)
-        before, after = (drawn.components(each, move.level) for each in (x, drawn.restored(x, x0, move)))
-        estimate = drawn.components(x0, move.level)
-        for i, (old, new, known) in enumerate(zip(before, after, estimate, strict=True), start=move.level):
-            back = i + 1 in move.jumps_from
-            torch.testing.assert_close(new, old + drawn.gains[i, move.t] * known if back else old)
-        assert plain.restored(x, x0, move) is x
-
-
 @settings(max_examples=200)
 @given(processes(), st.data())
 def test_the_grid_has_exactly_the_calls_asked_for_and_every_turning_point(drawn, data):

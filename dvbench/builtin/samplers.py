@@ -48,8 +48,7 @@ class OneStep(Sampler):
                 last = None  # it lies on another grid
             at: Any = (x, move.t, move.level)
             sure = cast("Informed", denoise).uncertainty(*at) if self.uses_uncertainty else None
-            x0 = denoise(*at)
-            here = Call(move, process.restored(x, x0, move), x0, sure)
+            here = Call(move, x, denoise(*at), sure)
             x = self.step(process, here, last, noise)
             last = here
         return x
