@@ -41,7 +41,10 @@ class Optimizer:
         """Take one step and forget the gradients."""
         for part in self.parts:
             self.scaler.unscale_(part)
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if norm > self.clip:  # mostly it is not, and all gradients may stay as they are
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = lr
@@ -109,10 +112,11 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_lerp_(means, gradients, 1 - MOMENTUM)
             orders = [_order_in_memory(p) for p in members]
             # Nesterov's look ahead.
-            ahead = [g.lerp(mean, MOMENTUM) for g, mean in zip(gradients, means, strict=True)]
+            ahead = torch._foreach_lerp(gradients, means, MOMENTUM)  # noqa: SLF001 - it has no public name
             updates = orthogonal([u.permute(order).flatten(1) for u, order in zip(ahead, orders, strict=True)])
             lengths = [-group["lr"] * 0.2 * max(update.shape) ** 0.5 for update in updates]
-            torch._foreach_mul_(members, 1 - group["lr"] * group["weight_decay"])
+            if group["weight_decay"]:
+                torch._foreach_mul_(members, 1 - group["lr"] * group["weight_decay"])
             for p, order, update, length in zip(members, orders, updates, lengths, strict=True):
                 stored = p.permute(order)
                 stored.add_(update.reshape(stored.shape), alpha=length)
