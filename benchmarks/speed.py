@@ -80,12 +80,16 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
 
 def networks(rounds: int) -> Iterator[Row]:
     """Time the U-Nets of three libraries, of the same stages and widths, and ours at each of its levels."""
-    for precision in ("fp32", "bf16"):
-        if precision == "bf16" and not bf16_speed_up():
-            click.echo("this processor does not compute in bf16: it is left out", err=True)
-            continue
-        for side in SIDES:
-            yield from _side(side, precision, rounds)
+    for precision, side in product(precisions(), SIDES):
+        yield from _side(side, precision, rounds)
+
+
+def precisions() -> list[str]:
+    """Return the precisions in which this processor computes."""
+    if bf16_speed_up():
+        return ["fp32", "bf16"]
+    click.echo("this processor does not compute in bf16: it is left out", err=True)
+    return ["fp32"]
 
 
 def _side(side: int, precision: str, rounds: int) -> Iterator[Row]:
@@ -124,9 +128,9 @@ def _side(side: int, precision: str, rounds: int) -> Iterator[Row]:
 
 def operators(rounds: int) -> Iterator[Row]:
     """Tell how the time of dvbench's network is spent, at its whole size."""
-    for mode in ("forward", "training step"):
-        network, call = unets(SIDES[0], "fp32", drawing=mode == "forward")[OURS]
-        run = partial(forward, call) if mode == "forward" else partial(step, network, call)
+    for precision, mode in product(precisions(), ("forward", "training step")):
+        network, call = unets(SIDES[0], precision, drawing=mode == "forward")[OURS]
+        run = partial(forward, call, precision) if mode == "forward" else partial(step, network, call, precision)
         run()
         with torch.profiler.profile() as profile:
             for _ in range(rounds):
@@ -134,7 +138,7 @@ def operators(rounds: int) -> Iterator[Row]:
         spent = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
         total = sum(spent.values())
         for name, time_ in sorted(spent.items(), key=lambda item: -item[1])[:8]:
-            yield {"mode": mode, "operator": name, "share": time_ / total}
+            yield {"precision": precision, "mode": mode, "operator": name, "share": time_ / total}
 
 
 class Method:
@@ -259,9 +263,9 @@ def networks_table(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
 
 def operators_table(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
     """Yield the head and the rows of what ``operators`` found."""
-    yield "", "operator", "share of the time"
+    yield "precision", "", "operator", "share of the time"
     for row in rows:
-        yield row["mode"], f"`{row['operator']}`", f"{row['share']:.1%}"
+        yield row["precision"], row["mode"], f"`{row['operator']}`", f"{row['share']:.1%}"
 
 
 def saving_table(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
