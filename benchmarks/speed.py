@@ -144,12 +144,13 @@ def operators(rounds: int) -> Iterator[Row]:
 class Method:
     """What trains and draws with one ladder, and what it should cost."""
 
-    def __init__(self, ladder: Sequence[int], batch: int) -> None:
+    def __init__(self, ladder: Sequence[int], batch: int, precision: str) -> None:
         turns = TURNS[len(ladder)]
         asked = {
             "basis.name": "dct" if turns else "identity",
             "ladder": list(ladder),
             **({"schedule.turns": list(turns), "schedule.attenuation": 0.3} if turns else {}),
+            "precision": precision,
             "jump": "sigma",
             "backbone.nested": False,
             "training.batch": batch,
@@ -163,7 +164,7 @@ class Method:
         limits = data_range(parts.process, parts.dataset.train)
         self.batch = batch
         self.cost = network_cost(parts.network, parts.process, STEPS, CPU)
-        cast = autocast(CPU, config.precision)
+        cast = autocast(CPU, precision)
         self.trainer = Trainer(
             parts.network, parts.process, parts.dataset.train, limits, config.prediction, config.training, 0, CPU, cast
         )
@@ -191,18 +192,18 @@ class Method:
 
 def saving(rounds: int) -> Iterator[Row]:
     """Train and draw with and without dropping dimensions: the ratios of FLOPs, and those of the clock."""
-    for side, batch in product(SIDES, BATCHES):
+    for precision, side, batch in product(precisions(), SIDES, BATCHES):
         # Four times the pixels in four times the images: the rounds that take longest are the fewest.
         often = max(rounds // 3, 3) if side * batch > 64 * 64 else rounds
         ladders = {"DDPM": [side], "2 levels": [side, side // 2], "3 levels": [side, side // 2, side // 4]}
-        methods = {name: Method(ladder, batch) for name, ladder in ladders.items()}
+        methods = {name: Method(ladder, batch, precision) for name, ladder in ladders.items()}
         base = methods["DDPM"]
         training = race({name: method.train for name, method in methods.items()}, often)
         drawing = race({name: method.draw for name, method in methods.items()}, often)
         for name, method in methods.items():
             progress = method.trainer.progress
             yield {
-                "side": side, "batch": batch, "what": name, "rounds": often,
+                "precision": precision, "side": side, "batch": batch, "what": name, "rounds": often,
                 "sample_flop_ratio": base.cost["sample_flops"] / method.cost["sample_flops"],
                 "sample_speedup": ratios(drawing["DDPM"], drawing[name]),
                 "sample_seconds": spread(drawing[name]),
@@ -271,10 +272,17 @@ def operators_table(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
 def saving_table(rows: Sequence[Row]) -> Iterator[Sequence[str]]:
     """Yield the head and the rows of what ``saving`` found."""
     of = ("FLOPs", "clock", "outside the network")
-    yield "px", "batch", "method", *(f"sampling: {what}" for what in of), *(f"training: {what}" for what in of)
+    yield (
+        "precision",
+        "px",
+        "batch",
+        "method",
+        *(f"sampling: {what}" for what in of),
+        *(f"training: {what}" for what in of),
+    )
     for row in rows:
         yield (
-            *map(str, (row["side"], row["batch"], row["what"])),
+            *map(str, (row["precision"], row["side"], row["batch"], row["what"])),
             *(f"{row['sample_flop_ratio']:.2f}", told(row["sample_speedup"], ".2f"), f"{row['sample_overhead']:.1%}"),
             *(f"{row['train_flop_ratio']:.2f}", told(row["train_speedup"], ".2f"), f"{row['train_overhead']:.1%}"),
         )
