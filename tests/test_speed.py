@@ -60,6 +60,7 @@ def test_the_saving_in_flops_is_that_of_the_levels(monkeypatch):
     """One small pair timed for real: DDPM is its own measure, and fewer dimensions cost fewer FLOPs."""
     monkeypatch.setattr(speed, "SIDES", (16,))
     monkeypatch.setattr(speed, "BATCHES", (8,))
+    monkeypatch.setattr(speed, "precisions", lambda: ["fp32"])
     ddpm, two, three = speed.saving(2)
     assert ddpm["sample_flop_ratio"] == ddpm["train_flop_ratio"] == 1
     assert ddpm["sample_speedup"] == ddpm["train_speedup"] == [1, 1, 1]
