@@ -43,7 +43,7 @@ class Optimizer:
             self.scaler.unscale_(part)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(gradients)
-        if norm > self.clip:  # mostly it is not, and all gradients may stay as they are
+        if norm > self.clip:  # else all gradients may stay as they are
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
         for part in self.parts:
             for group in part.param_groups:
