@@ -41,10 +41,7 @@ class Optimizer:
         """Take one step and forget the gradients."""
         for part in self.parts:
             self.scaler.unscale_(part)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        if norm > self.clip:  # else all gradients may stay as they are
-            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.clip, norm)
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
         for part in self.parts:
             for group in part.param_groups:
                 group["lr"] = lr

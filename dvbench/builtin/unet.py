@@ -289,7 +289,7 @@ class Attention(nn.Module):
 def attended(qkv: torch.Tensor) -> torch.Tensor:
     """Return what every position takes from all others [B, 1, L, E], for queries, keys and values [B, 3, 1, L, E].
 
-    On a CPU the way back takes ten times as long in bf16 as in fp32.
+    On a CPU the way back takes several times as long in bf16 as in fp32, which it therefore is computed in.
     """
     slow = qkv.dtype == torch.bfloat16 and qkv.device.type == "cpu" and torch.is_grad_enabled()
     with torch.autocast("cpu", enabled=False) if slow else nullcontext():
