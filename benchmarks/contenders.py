@@ -11,44 +11,45 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dvbench.drawing import for_drawing
-from dvbench.environment import autocast, memory_order
+from dvbench.environment import autocast, memory_order, tf32
 from dvbench.registry import registry
 
-CPU = torch.device("cpu")
 BATCH = 64
+WIDTHS = {"cpu": 32, "cuda": 128}  # of the first of three stages; the others are twice as wide
 OURS = "dvbench unet"
 COMPARED = ("diffusers", "denoising-diffusion-pytorch")
 Call: TypeAlias = Callable[[], Any]
 
 
-def forward(call: Call, precision: str = "fp32") -> None:
+def forward(call: Call, device: torch.device, precision: str) -> None:
     """Call a network as one draws with it."""
-    with torch.inference_mode(), autocast(CPU, precision)():
+    with torch.inference_mode(), tf32(device), autocast(device, precision)():
         call()
 
 
-def step(network: torch.nn.Module, call: Call, precision: str = "fp32") -> None:
+def step(network: torch.nn.Module, call: Call, device: torch.device, precision: str) -> None:
     """Call a network as one trains it, and take its gradient."""
-    with autocast(CPU, precision)():
-        said: torch.Tensor = call()
-    said.float().square().mean().backward()
+    with tf32(device):
+        with autocast(device, precision)():
+            said: torch.Tensor = call()
+        said.float().square().mean().backward()
     network.zero_grad()
 
 
-def inputs(side: int) -> tuple[torch.Tensor, torch.Tensor]:
+def inputs(side: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return images [64, 3, side, side] and times [64]."""
-    return torch.randn(BATCH, 3, side, side), torch.rand(BATCH)
+    return torch.randn(BATCH, 3, side, side, device=device), torch.rand(BATCH, device=device)
 
 
-def unets(side: int, precision: str, *, drawing: bool) -> dict[str, tuple[torch.nn.Module, Call]]:
+def unets(side: int, device: torch.device, precision: str, *, drawing: bool) -> dict[str, tuple[torch.nn.Module, Call]]:
     """Return each network with a call of it."""
-    ladder = (side, side // 2, side // 4)
-    ours = registry().load("backbone", "unet")(ladder, 3)
-    ours = for_drawing(ours, precision) if drawing else ours.to(memory_format=memory_order(CPU))
-    theirs, phil = _diffusers(side), _phil()
+    ladder, width = (side, side // 2, side // 4), WIDTHS[device.type]
+    ours = registry().load("backbone", "unet")(ladder, 3, width=width).to(device)
+    ours = for_drawing(ours, precision) if drawing else ours.to(memory_format=memory_order(device))
+    theirs, phil = _diffusers(side, width).to(device), _phil(width).to(device)
     last = copy.deepcopy(theirs).to(memory_format=torch.channels_last)
-    images, times = inputs(side)
-    lower = {f"{OURS}, level {level}": (ours, partial(ours, *inputs(ladder[level]), level)) for level in (1, 2)}
+    images, times = inputs(side, device)
+    lower = {f"{OURS}, level {level}": (ours, partial(ours, *inputs(ladder[level], device), level)) for level in (1, 2)}
     return {
         OURS: (ours, partial(ours, images, times, 0)),
         "diffusers UNet2DModel": (theirs, lambda: theirs(images, 1000 * times).sample),
@@ -65,24 +66,24 @@ def flops(call: Call) -> int:
     return int(counter.get_total_flops())
 
 
-def _diffusers(side: int) -> torch.nn.Module:
+def _diffusers(side: int, width: int) -> torch.nn.Module:
     from diffusers import UNet2DModel
 
     attend = side // 4 == 8
     network: torch.nn.Module = UNet2DModel(
         sample_size=side,
         layers_per_block=1,
-        block_out_channels=(32, 64, 64),
+        block_out_channels=(width, 2 * width, 2 * width),
         down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D" if attend else "DownBlock2D"),
         up_block_types=("AttnUpBlock2D" if attend else "UpBlock2D", "UpBlock2D", "UpBlock2D"),
-        norm_num_groups=8,
-        attention_head_dim=64,
+        norm_num_groups=width // 4,
+        attention_head_dim=2 * width,
     )
     return network
 
 
-def _phil() -> torch.nn.Module:
+def _phil(width: int) -> torch.nn.Module:
     from denoising_diffusion_pytorch import Unet
 
-    network: torch.nn.Module = Unet(dim=32, dim_mults=(1, 2, 2), full_attn=(False, False, True))
+    network: torch.nn.Module = Unet(dim=width, dim_mults=(1, 2, 2), full_attn=(False, False, True))
     return network

@@ -6,6 +6,8 @@
     python benchmarks/speed.py data
     python benchmarks/speed.py networks --show  print the table of the record that is there
 
+They measure the processor, or with --device cuda a GPU, on which networks and images are larger.
+
 What is compared takes turns in one process, round after round, so that a slow moment of the machine meets all alike.
 Every ratio is the median over the rounds of the ratio within a round, with its quartiles.
 """
@@ -27,15 +29,16 @@ import click
 import numpy as np
 import numpy.typing as npt
 import torch
-from contenders import BATCH, COMPARED, CPU, OURS, Call, flops, forward, inputs, step, unets
+from contenders import BATCH, COMPARED, OURS, Call, flops, forward, inputs, step, unets
 from PIL import Image, ImageOps
 
 from dvbench.bench import configure
 from dvbench.compilation import compiled, copied
 from dvbench.costs import network_cost, training_flops
 from dvbench.drawing import Drawing
-from dvbench.environment import autocast, bf16_speed_up, choose_precision, describe, set_up
+from dvbench.environment import DTYPES, autocast, bf16_speed_up, choose_device, choose_precision, describe, set_up, tf32
 from dvbench.files import write_json
+from dvbench.measure.clock import wait
 from dvbench.prediction import data_range, to_float
 from dvbench.randomness import order_of_epoch
 from dvbench.registry import registry, version
@@ -43,8 +46,20 @@ from dvbench.setup import assemble
 from dvbench.training import Trainer
 
 RESULTS = Path(__file__).parents[1] / "results" / "reference" / "speed"
-SIDES, BATCHES = (32, 64), (64, 256)
 Row: TypeAlias = dict[str, Any]
+SIDES = {"cpu": (32, 64), "cuda": (64,)}
+SIDE_OF_PRODUCT = {"cpu": 2048, "cuda": 8192}
+# Side and batch, and options of the network; on a GPU it is that of DDPM at 256 px (Ho et al. 2020, appendix B).
+SAVED = {"cpu": ((32, 64), (32, 256), (64, 64), (64, 256)), "cuda": ((64, 64), (64, 256), (256, 16))}
+NETWORKS: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "cuda": {
+        "backbone.width": 128,
+        "backbone.multipliers": [1, 1, 2, 2, 4, 4],
+        "backbone.blocks": 2,
+        "backbone.attention": [16],
+    },
+}
 STEPS = 6  # network calls an image
 TURNS: dict[int, tuple[float, ...]] = {1: (), 2: (0.4,), 3: (0.25, 0.55)}  # turning points, by levels
 
@@ -60,10 +75,12 @@ def race(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str
     return seconds
 
 
-def timed(call: Call) -> float:
+def timed(call: Call, device: torch.device) -> float:
     """Return the seconds that ``call`` takes."""
+    wait(device)
     started = time.perf_counter()
     call()
+    wait(device)
     return time.perf_counter() - started
 
 
@@ -78,43 +95,54 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> list[float]:
     return spread([a / b for a, b in zip(above, below, strict=True)])
 
 
-def networks(rounds: int) -> Iterator[Row]:
+def networks(rounds: int, device: torch.device) -> Iterator[Row]:
     """Time the U-Nets of three libraries, of the same stages and widths, and ours at each of its levels."""
-    for precision, side in product(precisions(), SIDES):
-        yield from _side(side, precision, rounds)
+    for precision, side in product(precisions(device), SIDES[device.type]):
+        yield from _side(side, device, precision, rounds)
 
 
-def precisions() -> list[str]:
-    """Return the precisions in which this processor computes."""
+def precisions(device: torch.device) -> list[str]:
+    """Return the precisions in which the processor computes, or the one that a run chooses on a GPU."""
+    if device.type == "cuda":
+        return [choose_precision("auto", device)]
     if bf16_speed_up():
         return ["fp32", "bf16"]
     click.echo("this processor does not compute in bf16: it is left out", err=True)
     return ["fp32"]
 
 
-def _side(side: int, precision: str, rounds: int) -> Iterator[Row]:
-    factor = torch.randn(2048, 2048, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+def _side(side: int, device: torch.device, precision: str, rounds: int) -> Iterator[Row]:
+    order = SIDE_OF_PRODUCT[device.type]
+    factor = torch.randn(order, order, dtype=DTYPES.get(precision, torch.float32), device=device)
+
+    def multiply() -> None:
+        with tf32(device):
+            factor @ factor
+
     for mode, passes in (("forward", 1), ("training step", 3)):
-        contenders = unets(side, precision, drawing=mode == "forward")
-        # Counted in fp32: torch's counter takes some of what autocast does apart and fails; the FLOPs are the same.
-        exact = unets(side, "fp32", drawing=mode == "forward")
+        contenders = unets(side, device, precision, drawing=mode == "forward")
+        # Counted in fp32: torch's counter takes some of what autocast does apart and fails, and what a GPU has recorded
+        # it does not see; the FLOPs are the same.
+        exact = unets(side, device, "fp32", drawing=False)
         work: dict[str, float] = {name: flops(call) for name, (_, call) in exact.items()}
-        if side == SIDES[0]:  # compiling takes minutes
+        if side == SIDES["cpu"][0]:  # compiling takes minutes
             ours, _ = contenders[OURS]
-            # The first contender is dvbench's own network.
             quick = copied(ours)  # type: ignore[arg-type]
             compiled(quick)
             name = f"{OURS}, compiled"
-            contenders[name], work[name] = (quick, partial(quick, *inputs(side), 0)), work[OURS]
+            contenders[name], work[name] = (quick, partial(quick, *inputs(side, device), 0)), work[OURS]
         runs: dict[str, Callable[[], float]] = {
             name: partial(
                 timed,
-                partial(forward, call, precision) if passes == 1 else partial(step, network, call, precision),
+                partial(forward, call, device, precision)
+                if passes == 1
+                else partial(step, network, call, device, precision),
+                device,
             )
             for name, (network, call) in contenders.items()
         }
-        runs["matrix product"] = lambda: timed(lambda: factor @ factor)
-        work["matrix product"] = 2 * 2048**3 / passes
+        runs["matrix product"] = partial(timed, multiply, device)
+        work["matrix product"] = 2 * order**3 / passes
         seconds = race(runs, rounds)
         rates = {name: [passes * work[name] / spent / 1e9 for spent in seconds[name]] for name in seconds}
         for name in seconds:
@@ -126,16 +154,21 @@ def _side(side: int, precision: str, rounds: int) -> Iterator[Row]:
             }  # fmt: skip
 
 
-def operators(rounds: int) -> Iterator[Row]:
+def operators(rounds: int, device: torch.device) -> Iterator[Row]:
     """Tell how the time of dvbench's network is spent, at its whole size."""
-    for precision, mode in product(precisions(), ("forward", "training step")):
-        network, call = unets(SIDES[0], precision, drawing=mode == "forward")[OURS]
-        run = partial(forward, call, precision) if mode == "forward" else partial(step, network, call, precision)
+    for precision, mode in product(precisions(device), ("forward", "training step")):
+        network, call = unets(SIDES[device.type][0], device, precision, drawing=mode == "forward")[OURS]
+        if mode == "forward":
+            run = partial(forward, call, device, precision)
+        else:
+            run = partial(step, network, call, device, precision)
         run()
         with torch.profiler.profile() as profile:
             for _ in range(rounds):
                 run()
-        spent = {event.key: event.self_cpu_time_total for event in profile.key_averages()}
+            wait(device)
+        where = "device" if device.type == "cuda" else "cpu"
+        spent = {event.key: getattr(event, f"self_{where}_time_total") for event in profile.key_averages()}
         total = sum(spent.values())
         for name, time_ in sorted(spent.items(), key=lambda item: -item[1])[:8]:
             yield {"precision": precision, "mode": mode, "operator": name, "share": time_ / total}
@@ -144,12 +177,13 @@ def operators(rounds: int) -> Iterator[Row]:
 class Method:
     """What trains and draws with one ladder, and what it should cost."""
 
-    def __init__(self, ladder: Sequence[int], batch: int, precision: str) -> None:
+    def __init__(self, ladder: Sequence[int], batch: int, device: torch.device, precision: str) -> None:
         turns = TURNS[len(ladder)]
         asked = {
             "basis.name": "dct" if turns else "identity",
             "ladder": list(ladder),
             **({"schedule.turns": list(turns), "schedule.attenuation": 0.3} if turns else {}),
+            "device": device.type,
             "precision": precision,
             "jump": "sigma",
             "backbone.nested": False,
@@ -157,17 +191,28 @@ class Method:
             "training.optimizer": "adamw",
             "sampling.batch": batch,
             "sampling.steps": STEPS,
-            "dataset.train_images": 2048,
+            "dataset.train_images": 512,
+            "dataset.held_out_images": 1,
+            **NETWORKS[device.type],
         }
         config = configure("cats", asked)
         parts = assemble(config, registry())
         limits = data_range(parts.process, parts.dataset.train)
         self.batch = batch
-        self.cost = network_cost(parts.network, parts.process, STEPS, CPU)
-        cast = autocast(CPU, precision)
+        self.cost = network_cost(parts.network, parts.process, STEPS, device)
+        cast = autocast(device, precision)
         self.trainer = Trainer(
-            parts.network, parts.process, parts.dataset.train, limits, config.prediction, config.training, 0, CPU, cast
+            parts.network,
+            parts.process,
+            parts.dataset.train,
+            limits,
+            config.prediction,
+            config.training,
+            0,
+            device,
+            cast,
         )
+        self.trainer.warm_up()
         self.drawing = Drawing(parts, self.trainer.ema, limits)
         self.drawn, self.in_network = 0.0, 0.0
 
@@ -190,13 +235,13 @@ class Method:
         return training_flops(self.cost["forward_flops"], self.cost["backward_flops"], seen) or 0.0
 
 
-def saving(rounds: int) -> Iterator[Row]:
+def saving(rounds: int, device: torch.device) -> Iterator[Row]:
     """Train and draw with and without dropping dimensions: the ratios of FLOPs, and those of the clock."""
-    for precision, side, batch in product(precisions(), SIDES, BATCHES):
+    for precision, (side, batch) in product(precisions(device), SAVED[device.type]):
         # Four times the pixels in four times the images: the rounds that take longest are the fewest.
         often = max(rounds // 3, 3) if side * batch > 64 * 64 else rounds
         ladders = {"DDPM": [side], "2 levels": [side, side // 2], "3 levels": [side, side // 2, side // 4]}
-        methods = {name: Method(ladder, batch, precision) for name, ladder in ladders.items()}
+        methods = {name: Method(ladder, batch, device, precision) for name, ladder in ladders.items()}
         base = methods["DDPM"]
         training = race({name: method.train for name, method in methods.items()}, often)
         drawing = race({name: method.draw for name, method in methods.items()}, often)
@@ -215,7 +260,7 @@ def saving(rounds: int) -> Iterator[Row]:
             }  # fmt: skip
 
 
-def data(rounds: int) -> Iterator[Row]:
+def data(rounds: int, device: torch.device) -> Iterator[Row]:
     """Read an epoch of a folder of pictures out of the cache, and by decoding them."""
     count, side = 512, 64
     cats = registry().load("dataset", "cats")(256, train_images=count, held_out_images=1)
@@ -231,13 +276,14 @@ def data(rounds: int) -> Iterator[Row]:
 
         def cached() -> None:
             for chosen in np.array_split(order_of_epoch(0, 0, len(images)), len(images) // BATCH):
-                to_float(images[chosen], CPU)
+                to_float(images[chosen], device)
 
         def decoded() -> None:
             with ThreadPoolExecutor() as pool:  # as the dataset does it once
-                to_float(np.stack(list(pool.map(decode, Path(place).iterdir()))), CPU)
+                to_float(np.stack(list(pool.map(decode, Path(place).iterdir()))), device)
 
-        seconds = race({"cache": partial(timed, cached), "decoding": partial(timed, decoded)}, rounds)
+        contenders = {"cache": partial(timed, cached, device), "decoding": partial(timed, decoded, device)}
+        seconds = race(contenders, rounds)
     for name in seconds:
         yield {
             "what": name, "rounds": rounds, "pictures": count, "side": side,
@@ -308,24 +354,27 @@ PARTS = {
 @click.option("--show", is_flag=True, help="Only print the table of the record that is there.")
 @click.option("--rounds", type=click.IntRange(2), default=9, show_default=True)
 @click.option("--threads", type=click.IntRange(1), default=2, show_default=True)
+@click.option("--device", "kind", type=click.Choice(list(SIDES)), default="cpu", show_default=True)
 @click.option("--results", type=click.Path(path_type=Path), default=RESULTS, help="Directory for the record.")
-def main(part: str, show: bool, rounds: int, threads: int, results: Path) -> None:
+def main(part: str, show: bool, rounds: int, threads: int, kind: str, results: Path) -> None:
     """Measure a PART of what makes dvbench fast on this machine."""
     measure, table = PARTS[part]
-    file = results / f"{part}.json"
+    file = results / (f"{part}.json" if kind == "cpu" else f"{part}-{kind}.json")
     if not show:
-        set_up(CPU, threads)
-        measured = list(measure(rounds))
+        device = choose_device(kind)
+        set_up(threads)
+        measured = list(measure(rounds, device))
         plugins = (
             {name: version(name) for name in ("dvbench", *COMPARED)}
             if part == "networks"
             else {"dvbench": version("dvbench")}
         )
-        environment = describe(CPU, choose_precision("auto", CPU), plugins, {})
+        on = "" if kind == "cpu" else f" --device {kind}"
+        environment = describe(device, choose_precision("auto", device), plugins, {})
         write_json(
             file,
             {
-                "command": f"python benchmarks/speed.py {part} --rounds {rounds} --threads {threads}",
+                "command": f"python benchmarks/speed.py {part} --rounds {rounds} --threads {threads}{on}",
                 "environment": environment,
                 "rows": measured,
             },

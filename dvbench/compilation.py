@@ -41,7 +41,9 @@ def compiled(network: Backbone) -> None:
 
 def copied(network: Backbone) -> Backbone:
     """Return a copy of ``network`` that is not compiled."""
+    held = vars(network)
+    # They would run the original.
+    aside: dict[str, object] = {name: held.pop(name) for name in ("forward", "at_levels") if name in held}
     made = copy.deepcopy(network)
-    for name in ("forward", "at_levels"):
-        vars(made).pop(name, None)  # it would run the original
+    held.update(aside)
     return made

@@ -12,8 +12,9 @@ import torch
 from torch import nn
 
 from dvbench.backbone import Backbone
-from dvbench.compilation import copied
+from dvbench.compilation import compiled, copied
 from dvbench.environment import DTYPES, autocast
+from dvbench.graphs import recorded
 from dvbench.guard import NotFiniteError
 from dvbench.measure.clock import LevelClock
 from dvbench.memory import halved, release
@@ -28,18 +29,24 @@ Images: TypeAlias = npt.NDArray[np.uint8]
 class Drawing:
     """Draws what ``network`` makes of the process of ``parts``; ``denoiser.before_call`` precedes each network call.
 
-    ``say`` is told where the device's memory makes batches smaller.
+    ``compile`` has the network compiled. ``say`` is told where the device's memory makes batches smaller.
     """
 
     def __init__(
-        self, parts: Parts, network: Backbone, limits: DataRange, say: Callable[[str], object] = lambda _said: None
+        self,
+        parts: Parts,
+        network: Backbone,
+        limits: DataRange,
+        say: Callable[[str], object] = lambda _said: None,
+        *,
+        compile: bool = False,  # noqa: A002 - the configuration's word
     ) -> None:
         self.parts, self.say = parts, say
         config = parts.config
         self.batch = config.sampling.batch
         # What is not trained, the perfect network, knows every step.
         trained_from = 0.0 if next(network.parameters(), None) is None else config.training.least_t
-        network = for_drawing(network, config.precision)
+        network = for_drawing(network, config.precision, compile=compile)
         self.denoiser = Denoiser(
             network,
             matched(parts),
@@ -114,18 +121,23 @@ class Drawing:
             raise
 
 
-def for_drawing(network: Backbone, precision: str) -> Backbone:
+def for_drawing(network: Backbone, precision: str, *, compile: bool = False) -> Backbone:  # noqa: A002
     """Return a copy of ``network`` that only draws: weights channels last, and what each call would cast cast once.
 
-    A network without parameters has nothing to gain: it is returned itself.
+    On a GPU what it does is recorded. A network without parameters has nothing to gain: it is returned itself.
     """
-    if next(network.parameters(), None) is None:
+    first = next(network.parameters(), None)
+    if first is None:
         return network.eval()
     network = copied(network).eval().requires_grad_(requires_grad=False)
     network.to(memory_format=torch.channels_last)
     for module in network.modules() if precision != "fp32" else ():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
             module.to(DTYPES[precision])
+    if compile:
+        compiled(network)
+    if first.device.type == "cuda":
+        recorded(network)
     return network
 
 

@@ -85,10 +85,13 @@ def memory_order(device: torch.device) -> torch.memory_format:
 
 
 def autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
-    """Return a factory of the context in which a network runs in ``precision``."""
+    """Return a factory of the context in which a network runs in ``precision``.
+
+    What a GPU has recorded must cast weights anew whenever it runs, and not have been given what was cast before.
+    """
     if precision == "fp32":
         return nullcontext
-    return lambda: torch.autocast(device.type, DTYPES[precision])
+    return lambda: torch.autocast(device.type, DTYPES[precision], cache_enabled=device.type != "cuda")
 
 
 @contextmanager
@@ -105,14 +108,10 @@ def tf32(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(held)
 
 
-def set_up(device: torch.device, threads: int | None) -> None:
-    """Let torch work on ``device`` as fast as it can, on the CPU with ``threads`` threads where given.
-
-    Shapes on a GPU recur, so that the fastest kernel for each is worth a search.
-    """
+def set_up(threads: int | None) -> None:
+    """Let torch work as fast as it can, on the CPU with ``threads`` threads where given."""
     if threads is not None:
         torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = device.type == "cuda"
     keep_freed()
 
 

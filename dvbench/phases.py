@@ -147,6 +147,7 @@ class Work:
             if config.compile:
                 compiled(parts.network)
                 self.reporter.say("compiling the network for each level")
+            if config.compile or parts.device.type != "cpu":
                 trainer.warm_up()
             cost = self._teach(trainer, interruption, joules)
             parts.network.load_state_dict(trainer.ema.state_dict())
@@ -233,9 +234,8 @@ class Work:
     def sample(self, interruption: Interruption) -> tuple[npt.NDArray[np.uint8], Json]:
         """Draw all samples and return them with what they cost; each batch drawn survives an interruption."""
         options = self.config.sampling
-        drawing = Drawing(self.parts, self.parts.network, self.limits, self.reporter.say)
-        if self.config.compile:  # not while training, where a copy is drawn with once
-            compiled(drawing.denoiser.network)
+        # Compiled here, but not while training, where a copy is drawn with once.
+        drawing = Drawing(self.parts, self.parts.network, self.limits, self.reporter.say, compile=self.config.compile)
         meter = EnergyMeter(self.parts.device)
         done = sum(len(tensors["samples"]) for tensors, _ in self.drawn)
         with self.reporter.task(f"sampling {self.name}") as update:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from dvbench.memory import sent
+
+# Values for which a thread is worth its start.
+WORTH_A_THREAD = 2**17
 
 
 def seed_of(seed: int, *names: str | int) -> int:
@@ -41,11 +45,24 @@ class SampleNoise:
         # Always on the CPU: the same noise on every device.
         self.generators = [torch.Generator().manual_seed(seed_of(seed, "sample", index)) for index in indices]
         self.ladder, self.channels, self.device = ladder, channels, device
+        # One core alone would take longer over the noise of pictures than a GPU over the pictures.
+        self._threads = ThreadPoolExecutor(torch.get_num_threads())
 
     def __call__(self, level: int) -> torch.Tensor:
         """Draw the next noise on the grid of ``level``."""
         side = self.ladder[level]
-        noise = torch.empty(len(self.generators), self.channels, side, side)
-        for image, generator in zip(noise, self.generators, strict=True):
-            image.normal_(generator=generator)
+        with torch.inference_mode(mode=False):  # which other threads are not in
+            noise = torch.empty(len(self.generators), self.channels, side, side)
+        images = list(zip(noise, self.generators, strict=True))
+        parts = min(torch.get_num_threads(), noise.numel() // WORTH_A_THREAD)
+        if parts < 2:
+            _fill(images)
+        else:
+            list(self._threads.map(_fill, [images[first::parts] for first in range(parts)]))
         return sent(noise, self.device)
+
+
+def _fill(images: Sequence[tuple[torch.Tensor, torch.Generator]]) -> None:
+    """Fill each image with white noise of its generator."""
+    for image, generator in images:
+        image.normal_(generator=generator)

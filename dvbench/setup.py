@@ -71,7 +71,7 @@ def assemble(config: Config, registry: Registry) -> Parts:
     """Create all parts. Raises UsageError for whatever does not suit: data, ladder, turning points, steps."""
     device = choose_device(config.device)
     check_schedule(config, registry)
-    set_up(device, config.threads)
+    set_up(config.threads)
     if config.compile:
         check_compiler(device)
 

@@ -62,6 +62,15 @@ class TrainingTimes:
             return self.shares[level] / sum(self.shares)
         return (self.ends[level] - self._edges[level]) / (self.ends[-1] - self._edges[0])
 
+    def groups(self, batch: int) -> set[tuple[int, ...]]:
+        """Return the numbers of images at each level that ``draw`` can give a batch."""
+        upto = np.round(batch * np.cumsum([self.share(level) for level in range(len(self.ends))]), 9)
+        # Those up to a level change where u passes the fraction of what they are on average.
+        changes = np.unique([0.0, *upto % 1, 1.0])
+        return {
+            tuple(np.diff(np.ceil(upto - u), prepend=0).astype(int).tolist()) for u in (changes[:-1] + changes[1:]) / 2
+        }
+
     def draw(self, batch: int, generator: torch.Generator) -> torch.Tensor:
         """Draw the steps [batch] of a batch, evenly spread: quantiles (i + u) / batch, with one draw u.
 

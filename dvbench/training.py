@@ -19,8 +19,9 @@ from dvbench.checkpoint import under
 from dvbench.config import Training
 from dvbench.environment import tf32
 from dvbench.errors import WorkError
-from dvbench.measure.clock import NetworkClock
-from dvbench.memory import halved, release
+from dvbench.graphs import Passes
+from dvbench.measure.clock import NetworkClock, wait
+from dvbench.memory import halved, release, sent
 from dvbench.optimizer import Optimizer
 from dvbench.prediction import DataRange, Prediction, loss_weight, scaled_input, target, to_float
 from dvbench.process import Process
@@ -70,6 +71,7 @@ class Trainer:
         self.autocast, self.say = autocast, say
         self.microbatch = options.microbatch or options.batch
         self.clock = NetworkClock(device)
+        self.passes = Passes(network)
         self.ema = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
         self.parameters: list[torch.Tensor] = [p for p in network.parameters() if p.requires_grad]
         self.averaged: list[torch.Tensor] = [
@@ -92,31 +94,29 @@ class Trainer:
         return min(self.progress.seconds / (self.options.seconds or math.inf), 1.0)
 
     def warm_up(self) -> None:
-        """Run the network on every shape that a step has, before the clock runs: a compiler does its work then."""
+        """Run the network on every shape that a step has, before the clock runs: a compiler does its work then.
+
+        What a GPU is asked to do is recorded then.
+        """
         buffers = [buffer.clone() for buffer in self.network.buffers()]
         noise = self.noise.get_state()
         devices = [self.device] if self.device.type == "cuda" else []
+        x0 = to_float(self.images[np.arange(self.options.batch) % len(self.images)], self.device)
         self.network.train()
         with torch.random.fork_rng(devices):
-            for level in range(self.process.K + 1):
-                steps = [t for t in range(1, self.process.T + 1) if self.process.level(t) == level]
-                for size in self._sizes(level):
-                    x0 = to_float(self.images[np.arange(size) % len(self.images)], self.device)
-                    t = torch.full((size,), steps[0], device=self.device)
-                    # As a step does it: a compiler heeds the order in memory, too.
-                    self._loss({level: (x0[torch.arange(size, device=self.device)], t)}).backward()
+            for counts in self.times.groups(len(x0)):
+                t = torch.tensor(self.times.ends).repeat_interleave(torch.tensor(counts))
+                self._gradient(x0, t, self._groups(t))
+                if self.device.type == "cuda" and len(x0) <= self.microbatch:
+                    self.passes.recording = True
+                    self._gradient(x0, t, self._groups(t))
+                    self.passes.recording = False
         self.optimizer.forget()
+        wait(self.device)
         self.clock.take()
         self.noise.set_state(noise)
         for buffer, held in zip(self.network.buffers(), buffers, strict=True):
             buffer.copy_(held)
-
-    def _sizes(self, level: int) -> set[int]:
-        """Return how many images of a level are in the network at a time, over full batches."""
-        share = self.times.share(level)
-        counts = {math.floor(self.options.batch * share), math.ceil(self.options.batch * share)}
-        parts = {min(count, self.microbatch) for count in counts} | {count % self.microbatch for count in counts}
-        return parts - {0}
 
     def train(self, after_step: Callable[[Progress], object]) -> None:
         """Train to the end of the budget, calling ``after_step`` (not timed) after each step."""
@@ -140,7 +140,7 @@ class Trainer:
             )
 
     def _update(self) -> torch.Tensor:
-        options, process = self.options, self.process
+        options = self.options
         batch = options.batch
         if options.images is not None:
             batch = min(batch, options.images - self.progress.images)
@@ -148,9 +148,8 @@ class Trainer:
         if options.flip:
             x0 = torch.where(self._coins(batch)[:, None, None, None], x0.flip(-1), x0)
         t = self.times.draw(batch, self.draws)
-        levels = torch.as_tensor(process.level(t))
         lr = options.lr * self._learning_rate()
-        groups = [(levels == level).nonzero()[:, 0] for level in range(process.K + 1)]
+        groups = self._groups(t)
         total = self._gradient(x0, t, groups)
         for level, members in enumerate(groups):
             self.progress.images_per_level[level] += len(members)
@@ -159,6 +158,11 @@ class Trainer:
         self.progress.images += batch
         self._average()
         return total
+
+    def _groups(self, t: torch.Tensor) -> list[torch.Tensor]:
+        """Return the indices of the images of each level, for the steps t [batch] of all."""
+        levels = torch.as_tensor(self.process.level(t))
+        return [(levels == level).nonzero()[:, 0] for level in range(self.process.K + 1)]
 
     def _gradient(self, x0: torch.Tensor, t: torch.Tensor, groups: Sequence[torch.Tensor]) -> torch.Tensor:
         """Take the gradient of a batch and return its loss; ``groups``: the indices of the images of each level.
@@ -179,7 +183,9 @@ class Trainer:
     def _accumulate(self, x0: torch.Tensor, t: torch.Tensor, groups: Sequence[torch.Tensor]) -> torch.Tensor:
         total = torch.zeros((), device=self.device)
         for members in packed(groups, self.microbatch):
-            chosen = {level: (x0[part.to(self.device)], t[part].to(self.device)) for level, part in members.items()}
+            chosen = {
+                level: (x0[sent(part, self.device)], sent(t[part], self.device)) for level, part in members.items()
+            }
             loss = self._loss(chosen) / len(x0)
             with tf32(self.device), self.clock.running():
                 self.scaler.scale(loss).backward()
@@ -197,7 +203,7 @@ class Trainer:
             wanted[level] = target(self.prediction, process, x0, noise, t, level), self.weights[level] * weight
             seen[level] = scaled_input(process, x, t, level, self.limits.std), (t / process.T).to(x)
         with tf32(self.device), self.autocast(), self.clock.running():
-            said = self.network.at_levels(seen)
+            said = self.passes(seen)
         total = torch.zeros((), device=self.device)
         for level, (goal, weight) in wanted.items():
             if said[level].shape != goal.shape:
@@ -211,7 +217,7 @@ class Trainer:
 
     def _coins(self, batch: int) -> torch.Tensor:
         """Toss a coin [batch] for each image."""
-        return (torch.rand(batch, generator=self.flips) < 0.5).to(self.device)
+        return sent(torch.rand(batch, generator=self.flips) < 0.5, self.device)
 
     def _next_indices(self, batch: int) -> npt.NDArray[np.int64]:
         """Return the next indices into the training split: every image once an epoch, in an order of the seed's."""

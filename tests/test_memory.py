@@ -156,7 +156,7 @@ def test_memory_that_is_freed_is_used_again_without_page_faults_and_handed_back_
 
         torch.set_num_threads(1)
         before = faults()
-        set_up(cpu, 1)
+        set_up(1)
         faults()
         print(before, faults())
         held = peak_memory(cpu)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dvbench.builtin.norm import LARGE, GroupNorm, LargeNorm, slow, sums
+from dvbench.builtin.norm import LARGE, GroupNorm, LastNorm, normalised, slow, sums
 from dvbench.builtin.unet import attended
 
 LAST = torch.channels_last
@@ -35,7 +35,7 @@ def passed(norm, x):
     x = x.detach().requires_grad_()
     said = norm(x)
     seed = torch.Generator().manual_seed(2)
-    upstream = torch.randn(said.shape, generator=seed).to(torch.bfloat16).to(said.dtype)
+    upstream = torch.randn(said.shape, generator=seed).to(torch.bfloat16).to(said)
     return said, *torch.autograd.grad(said, (x, norm.weight, norm.bias), upstream)
 
 
@@ -79,8 +79,36 @@ def test_the_way_back_is_the_gradient(side):
     x = images(side, torch.float64, batch=2).requires_grad_()
     norm = made(torch.float64)
     given = (x, norm.weight, norm.bias, norm.num_groups, norm.eps)
-    torch.testing.assert_close(LargeNorm.apply(*given), norm(x))
-    assert torch.autograd.gradcheck(LargeNorm.apply, given)
+    torch.testing.assert_close(LastNorm.apply(*given), norm(x))
+    assert torch.autograd.gradcheck(LastNorm.apply, given)
+
+
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.bfloat16, ROUNDING), (torch.float32, 2e-6)])
+def test_what_a_gpu_computes_is_group_norm(dtype, rounding):
+    norm, x = made(torch.float64), images(8, dtype)
+    weight, bias = (parameter.detach().to(torch.float32) for parameter in (norm.weight, norm.bias))
+    said, mean, rate = normalised(x, weight, bias, 3, norm.eps)
+    exact = norm(x.double())
+    assert said.dtype == dtype
+    assert said.is_contiguous(memory_format=LAST)
+    assert (said.double() - exact).abs().max() <= rounding * exact.abs().max()
+    grouped = x.double().reshape(3, 3, -1)
+    torch.testing.assert_close(mean.double(), grouped.mean(2), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(rate.double(), grouped.var(2, correction=0).rsqrt(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize(("dtype", "rounding"), [(torch.bfloat16, ROUNDING), (torch.float32, 1e-5)])
+def test_a_gpu_gives_what_float64_gives_to_within_its_rounding(side, dtype, rounding):
+    x = images(side, dtype)
+    with torch.autocast("cuda", torch.bfloat16, enabled=dtype == torch.bfloat16):
+        low = passed(made().cuda(), x.cuda())
+    exact = passed(made(torch.float64), x.double())
+    assert low[0].dtype == dtype
+    assert low[0].is_contiguous(memory_format=LAST)
+    for mine, true, roundings in zip(low, exact, (1, 6, 6, 6), strict=True):
+        assert (mine.cpu().double() - true).abs().max() <= roundings * rounding * true.abs().max()
 
 
 def test_sums_are_not_rounded_to_bf16():

@@ -6,6 +6,7 @@ import json
 import statistics
 
 import pytest
+import torch
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,10 +59,9 @@ def test_a_part_writes_its_record_and_shows_it_again(tmp_path):
 
 def test_the_saving_in_flops_is_that_of_the_levels(monkeypatch):
     """One small pair timed for real: DDPM is its own measure, and fewer dimensions cost fewer FLOPs."""
-    monkeypatch.setattr(speed, "SIDES", (16,))
-    monkeypatch.setattr(speed, "BATCHES", (8,))
-    monkeypatch.setattr(speed, "precisions", lambda: ["fp32"])
-    ddpm, two, three = speed.saving(2)
+    monkeypatch.setattr(speed, "SAVED", {"cpu": ((16, 8),)})
+    monkeypatch.setattr(speed, "precisions", lambda _device: ["fp32"])
+    ddpm, two, three = speed.saving(2, torch.device("cpu"))
     assert ddpm["sample_flop_ratio"] == ddpm["train_flop_ratio"] == 1
     assert ddpm["sample_speedup"] == ddpm["train_speedup"] == [1, 1, 1]
     assert 1 < two["sample_flop_ratio"] < three["sample_flop_ratio"]

@@ -1,13 +1,14 @@
-"""Group norm that stays fast where PyTorch's does not: in bf16 on a CPU, channels last."""
+"""Group norm that stays fast where PyTorch's does not: of features that lie channels last, in bf16 or on a GPU."""
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from torch import nn
 
-LARGE = 1024  # positions, from which PyTorch takes another kernel, which is slow only on the way back
+LARGE = 1024  # positions, from which PyTorch takes another kernel on a CPU, which is slow only on the way back
 PARTS = 8  # of the positions: the sum of each is rounded to bf16, what they add up to is not
 
 
@@ -18,22 +19,33 @@ class GroupNorm(nn.GroupNorm):
         """Map [B, C, n, n] to the same shape."""
         if not slow(x):
             return super().forward(x)
-        if x.shape[2:].numel() < LARGE:  # with the way there and back, channels first is still the sooner
+        # With the way there and back, channels first is still the sooner.
+        if x.device.type == "cpu" and x.shape[2:].numel() < LARGE:
             return super().forward(x.contiguous()).contiguous(memory_format=torch.channels_last)
-        said: torch.Tensor = LargeNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps)
+        with as_it_is(x):
+            said: torch.Tensor = LastNorm.apply(x, self.weight, self.bias, self.num_groups, self.eps)
         return said
 
 
 def slow(x: torch.Tensor) -> bool:
-    """Tell whether PyTorch's own way is slow for x [B, C, n, n]; a compiler has one of its own."""
-    if x.dtype != torch.bfloat16 or x.device.type != "cpu" or torch.compiler.is_compiling():
+    """Tell whether PyTorch's own way is slow for x [B, C, n, n]; a compiler has one of its own.
+
+    On a GPU it puts channels first what lies channels last, and autocast has it read and write fp32.
+    """
+    if torch.compiler.is_compiling() or not x.is_contiguous(memory_format=torch.channels_last):
         return False
-    last = x.is_contiguous(memory_format=torch.channels_last)
-    return last and (torch.is_grad_enabled() or x.shape[2:].numel() < LARGE)
+    if x.device.type == "cpu":
+        return x.dtype == torch.bfloat16 and (torch.is_grad_enabled() or x.shape[2:].numel() < LARGE)
+    return x.device.type == "cuda"
 
 
-class LargeNorm(torch.autograd.Function):
-    """Group norm of x [B, C, n, n] that lies channels last; its way back is a few passes over all of x.
+def as_it_is(x: torch.Tensor) -> AbstractContextManager[Any]:
+    """Return a context in which a GPU takes and gives the precision of x, where autocast would have it be fp32."""
+    return torch.autocast("cuda", enabled=False) if x.device.type == "cuda" else nullcontext()
+
+
+class LastNorm(torch.autograd.Function):
+    """Group norm of x [B, C, n, n] that lies channels last, in a few passes over all of x.
 
     With x' = (x - mean) rate, what x is normalised to, and means over a group,
     dx = rate (w dy - mean(w dy) - x' mean(w dy x')), dw = sum(dy x') and db = sum(dy) (the chain rule, as in Ioffe &
@@ -44,9 +56,13 @@ class LargeNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, groups: int, eps: float
     ) -> torch.Tensor:
-        """Return x normalised, by PyTorch's kernel."""
-        batch, channels, *sides = x.shape
-        said, mean, rate = torch.native_group_norm(x, weight, bias, batch, channels, sides[0] * sides[1], groups, eps)
+        """Return x normalised, on a CPU by PyTorch's kernel."""
+        if x.device.type == "cpu":
+            batch, channels, *sides = x.shape
+            size = sides[0] * sides[1]
+            said, mean, rate = torch.native_group_norm(x, weight, bias, batch, channels, size, groups, eps)
+        else:
+            said, mean, rate = normalised(x, weight, bias, groups, eps)
         ctx.save_for_backward(x, weight.view(groups, -1), mean[:, :, None], rate[:, :, None])
         return said
 
@@ -68,10 +84,33 @@ class LargeNorm(torch.autograd.Function):
         return dx, of_normal.sum(0).flatten(), of_dy.sum(0).flatten(), None, None
 
 
+def normalised(
+    x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, groups: int, eps: float
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return the group norm of x [B, C, n, n] that lies channels last, and the mean and the rate [B, G] of each group.
+
+    The features are read twice for their sums and once more, and written once; all is computed in fp32 at least.
+    """
+    batch, channels = x.shape[:2]
+    exact = torch.promote_types(x.dtype, torch.float32)
+    positions = x.permute(0, 2, 3, 1).flatten(1, 2)
+    squares = torch.linalg.vector_norm(positions, dim=1, dtype=exact).square()
+    members = positions[0].numel() // groups
+    mean, square = (
+        of_channel.view(batch, groups, -1).sum(2) / members for of_channel in (positions.sum(1, dtype=exact), squares)
+    )
+    rate = (square - mean.square()).clamp_min(0).add(eps).rsqrt()
+    scale = weight.view(groups, -1) * rate[:, :, None]
+    offset = bias.view(groups, -1) - mean[:, :, None] * scale
+    scale, offset = (each.view(batch, channels, 1, 1) for each in (scale, offset))
+    return torch.addcmul(offset, x, scale, out=torch.empty_like(x)), mean, rate
+
+
 def sums(x: torch.Tensor) -> torch.Tensor:
     """Return the sums over the positions [B, C] of x [B, C, n, n] that lies channels last."""
-    batch, channels, *sides = x.shape
-    positions = sides[0] * sides[1]
-    parts = PARTS if positions % PARTS == 0 else 1
-    divided = x.permute(0, 2, 3, 1).view(batch, parts, positions // parts, channels)
-    return divided.sum(2).sum(1, dtype=torch.promote_types(x.dtype, torch.float32))
+    exact = torch.promote_types(x.dtype, torch.float32)
+    positions = x.permute(0, 2, 3, 1).flatten(1, 2)
+    if x.device.type == "cpu":  # adds up faster what it need not convert
+        parts = PARTS if positions.shape[1] % PARTS == 0 else 1
+        positions = positions.unflatten(1, (parts, -1)).sum(2)
+    return positions.sum(1, dtype=exact)

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from dvbench.backbone import Backbone
-from dvbench.builtin.norm import GroupNorm
+from dvbench.builtin.norm import GroupNorm, as_it_is
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -185,7 +185,8 @@ class UNet(Backbone):
 
 def enlarged(x: torch.Tensor) -> torch.Tensor:
     """Return [B, C, n, n] at twice the side."""
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+    with as_it_is(x):
+        return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 def added(x: torch.Tensor, y: torch.Tensor | None) -> torch.Tensor:

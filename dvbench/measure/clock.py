@@ -66,7 +66,7 @@ class LevelClock:
             self._level = None
 
     def _book(self) -> None:
-        _wait(self._device)
+        wait(self._device)
         now = self._now()
         if self._level is not None:
             self.seconds[self._level] = self.seconds.get(self._level, 0.0) + now - self._since
@@ -106,7 +106,7 @@ class NetworkClock:
         return float(seconds)
 
 
-def _wait(device: torch.device | None) -> None:
+def wait(device: torch.device | None) -> None:
     """Wait until ``device`` has done what it was given; the CPU always has."""
     if device is not None and device.type == "cuda":
         torch.cuda.synchronize(device)

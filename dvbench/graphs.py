@@ -1,0 +1,129 @@
+"""A network's work on a GPU recorded once and then asked for as one: a CUDA graph for each shape.
+
+A network is hundreds of kernels. A GPU runs those of a low level faster than a program can ask for them, so that what
+dropping dimensions saves would not be seen on the clock. What cannot be recorded, such as a network that decides by
+the values it computes, is called as it is.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+
+from dvbench.backbone import Backbone
+from dvbench.memory import ran_out
+
+Given: TypeAlias = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+
+# Calls before what a call does is recorded: libraries choose kernels and take memory in the first.
+CALLS_BEFORE = 3
+
+
+def recorded(network: Backbone) -> None:
+    """Let ``network``, which no longer learns, be recorded at its first call with each level and shape.
+
+    What it returns is overwritten by its next call.
+    """
+    vars(network)["forward"] = Recorded(network.forward)  # of this object alone; hooks stay outside
+
+
+class Recorded:
+    """The graphs of ``forward``, one for each level and shape."""
+
+    def __init__(self, forward: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]) -> None:
+        self.forward = forward
+        self.pool: Any = None
+        self.replays: dict[tuple[int, torch.Size], Callable[..., torch.Tensor] | None] = {}
+
+    def __call__(self, x: torch.Tensor, t: torch.Tensor, level: int) -> torch.Tensor:
+        """Do what ``forward`` does."""
+        key = (level, x.shape)
+        if key not in self.replays:
+            self.replays[key] = self._record(x, t, level)
+        replay = self.replays[key]
+        return self.forward(x, t, level) if replay is None else replay(x, t)
+
+    def _record(self, x: torch.Tensor, t: torch.Tensor, level: int) -> Callable[..., torch.Tensor] | None:
+        given, graph = (x.clone(), t.clone()), torch.cuda.CUDAGraph()
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
+        aside = torch.cuda.Stream()
+        aside.wait_stream(torch.cuda.current_stream())
+        try:
+            with torch.cuda.stream(aside):
+                for _ in range(CALLS_BEFORE):
+                    self.forward(*given, level)
+            torch.cuda.current_stream().wait_stream(aside)
+            # All share their memory: one's result is used up before another runs.
+            with torch.cuda.graph(graph, pool=self.pool):
+                said = self.forward(*given, level)
+        except RuntimeError as error:
+            if ran_out(error):
+                self.replays.clear()
+                raise
+            return None
+
+        def replay(*values: torch.Tensor) -> torch.Tensor:
+            for place, value in zip(given, values, strict=True):
+                place.copy_(value)
+            graph.replay()
+            return said
+
+        return replay
+
+
+class Passes:
+    """``network.at_levels`` in training, there and back: recorded, while ``recording``, for each numbers of images.
+
+    The gradient of what was recorded must be taken, and used, before it is called again.
+    """
+
+    def __init__(self, network: Backbone) -> None:
+        self.network = network
+        self.recording = False
+        self.pool: Any = None
+        self.replays: dict[tuple[tuple[int, int], ...], Any] = {}
+
+    def __call__(self, given: Given) -> dict[int, torch.Tensor]:
+        """Do what ``at_levels`` does."""
+        sizes = tuple((level, len(x)) for level, (x, _) in given.items())
+        if self.recording and sizes not in self.replays:
+            self._record(sizes, given)
+        replay = self.replays.get(sizes)
+        if replay is None:
+            return self.network.at_levels(given)
+        return dict(zip(given, replay(*_flat(given)), strict=True))
+
+    def _record(self, sizes: tuple[tuple[int, int], ...], given: Given) -> None:
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
+        values = tuple(value.clone() for value in _flat(given))
+        function = AtLevels(self.network, tuple(given))
+        # All share their memory: one's gradient is used up before another runs.
+        with suppress(RuntimeError), warnings.catch_warnings():
+            # Said of the calls before the recording, which are made on a stream of their own.
+            warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
+            self.replays[sizes] = torch.cuda.make_graphed_callables(
+                function, values, CALLS_BEFORE, allow_unused_input=True, pool=self.pool
+            )
+
+
+class AtLevels(nn.Module):
+    """``network.at_levels`` as a function of tensors alone: x and t of each of ``levels`` in turn."""
+
+    def __init__(self, network: Backbone, levels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network, self.levels = network, levels
+
+    def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Return what the network says at each level."""
+        given = dict(zip(self.levels, zip(values[::2], values[1::2], strict=True), strict=True))
+        said = self.network.at_levels(given)
+        return tuple(said[level] for level in self.levels)
+
+
+def _flat(given: Given) -> tuple[torch.Tensor, ...]:
+    return tuple(value for pair in given.values() for value in pair)
