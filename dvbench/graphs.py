@@ -7,9 +7,9 @@ the values it computes, is called as it is.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, TypeAlias
 
 import torch
@@ -17,6 +17,8 @@ from torch import nn
 
 from dvbench.backbone import Backbone
 from dvbench.memory import ran_out
+
+logger = logging.getLogger(__name__)
 
 Given: TypeAlias = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
 
@@ -32,40 +34,58 @@ def recorded(network: Backbone) -> None:
     vars(network)["forward"] = Recorded(network.forward)  # of this object alone; hooks stay outside
 
 
-class Recorded:
+class Recorder:
+    """Keeps what to call in place of what was recorded. All share their memory: one is done before another runs."""
+
+    def __init__(self) -> None:
+        self.replays: dict[Any, Callable[..., Any]] = {}
+        self.refused = False
+        self.pool: Any = None
+
+    def _memory(self) -> Any:
+        self.pool = self.pool or torch.cuda.graph_pool_handle()
+        return self.pool
+
+    def _refuse(self, error: RuntimeError) -> None:
+        """Record nothing more."""
+        self.refused = True
+        said = " ".join(str(error).split())
+        logger.warning("the GPU is asked for each step of the network, which it cannot record (%s)", said[:200])
+
+
+class Recorded(Recorder):
     """The graphs of ``forward``, one for each level and shape."""
 
     def __init__(self, forward: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]) -> None:
+        super().__init__()
         self.forward = forward
-        self.pool: Any = None
-        self.replays: dict[tuple[int, torch.Size], Callable[..., torch.Tensor] | None] = {}
 
     def __call__(self, x: torch.Tensor, t: torch.Tensor, level: int) -> torch.Tensor:
         """Do what ``forward`` does."""
         key = (level, x.shape)
+        if key not in self.replays and not self.refused:
+            try:
+                self.replays[key] = self._record(x, t, level)
+            except RuntimeError as error:
+                if ran_out(error):  # fewer images may be recorded yet
+                    self.replays.clear()
+                    raise
+                self._refuse(error)
         if key not in self.replays:
-            self.replays[key] = self._record(x, t, level)
-        replay = self.replays[key]
-        return self.forward(x, t, level) if replay is None else replay(x, t)
+            return self.forward(x, t, level)
+        said: torch.Tensor = self.replays[key](x, t)
+        return said
 
-    def _record(self, x: torch.Tensor, t: torch.Tensor, level: int) -> Callable[..., torch.Tensor] | None:
+    def _record(self, x: torch.Tensor, t: torch.Tensor, level: int) -> Callable[..., torch.Tensor]:
         given, graph = (x.clone(), t.clone()), torch.cuda.CUDAGraph()
-        self.pool = self.pool or torch.cuda.graph_pool_handle()
         aside = torch.cuda.Stream()
         aside.wait_stream(torch.cuda.current_stream())
-        try:
-            with torch.cuda.stream(aside):
-                for _ in range(CALLS_BEFORE):
-                    self.forward(*given, level)
-            torch.cuda.current_stream().wait_stream(aside)
-            # All share their memory: one's result is used up before another runs.
-            with torch.cuda.graph(graph, pool=self.pool):
-                said = self.forward(*given, level)
-        except RuntimeError as error:
-            if ran_out(error):
-                self.replays.clear()
-                raise
-            return None
+        with torch.cuda.stream(aside):
+            for _ in range(CALLS_BEFORE):
+                self.forward(*given, level)
+        torch.cuda.current_stream().wait_stream(aside)
+        with torch.cuda.graph(graph, pool=self._memory()):
+            said = self.forward(*given, level)
 
         def replay(*values: torch.Tensor) -> torch.Tensor:
             for place, value in zip(given, values, strict=True):
@@ -76,39 +96,40 @@ class Recorded:
         return replay
 
 
-class Passes:
+class Passes(Recorder):
     """``network.at_levels`` in training, there and back: recorded, while ``recording``, for each numbers of images.
 
     The gradient of what was recorded must be taken, and used, before it is called again.
     """
 
     def __init__(self, network: Backbone) -> None:
+        super().__init__()
         self.network = network
         self.recording = False
-        self.pool: Any = None
-        self.replays: dict[tuple[tuple[int, int], ...], Any] = {}
 
     def __call__(self, given: Given) -> dict[int, torch.Tensor]:
         """Do what ``at_levels`` does."""
         sizes = tuple((level, len(x)) for level, (x, _) in given.items())
-        if self.recording and sizes not in self.replays:
-            self._record(sizes, given)
-        replay = self.replays.get(sizes)
-        if replay is None:
+        if self.recording and sizes not in self.replays and not self.refused:
+            try:
+                self.replays[sizes] = self._record(given)
+            except RuntimeError as error:
+                self.replays.clear()  # and their memory let go: without them there is enough, or batches are split
+                self._refuse(error)
+        if sizes not in self.replays:
             return self.network.at_levels(given)
-        return dict(zip(given, replay(*_flat(given)), strict=True))
+        return dict(zip(given, self.replays[sizes](*_flat(given)), strict=True))
 
-    def _record(self, sizes: tuple[tuple[int, int], ...], given: Given) -> None:
-        self.pool = self.pool or torch.cuda.graph_pool_handle()
+    def _record(self, given: Given) -> Callable[..., Any]:
         values = tuple(value.clone() for value in _flat(given))
-        function = AtLevels(self.network, tuple(given))
-        # All share their memory: one's gradient is used up before another runs.
-        with suppress(RuntimeError), warnings.catch_warnings():
+        with warnings.catch_warnings():
             # Said of the calls before the recording, which are made on a stream of their own.
             warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
-            self.replays[sizes] = torch.cuda.make_graphed_callables(
-                function, values, CALLS_BEFORE, allow_unused_input=True, pool=self.pool
+            function = AtLevels(self.network, tuple(given))
+            made: Callable[..., Any] = torch.cuda.make_graphed_callables(
+                function, values, CALLS_BEFORE, allow_unused_input=True, pool=self._memory()
             )
+        return made
 
 
 class AtLevels(nn.Module):

@@ -77,6 +77,12 @@ class Trainer:
         self.averaged: list[torch.Tensor] = [
             average for average, p in zip(self.ema.parameters(), network.parameters(), strict=True) if p.requires_grad
         ]
+        # A network has few such modules, or none, and looking through all takes long.
+        self.buffered = [
+            pair
+            for pair in zip(self.ema.modules(), network.modules(), strict=True)
+            if next(pair[1].buffers(recurse=False), None) is not None
+        ]
         self.scaler = torch.amp.GradScaler(device.type, enabled=loss_scaling)
         self.optimizer = Optimizer(self.parameters, options, device, self.scaler)
         self.times = TrainingTimes.of(process, options.shares, options.least_t)
@@ -242,8 +248,9 @@ class Trainer:
         # The first steps' weights are forgotten faster: a short run would otherwise average in its start.
         decay = min(self.options.ema, (1 + self.progress.steps) / (10 + self.progress.steps))
         torch._foreach_lerp_(self.averaged, self.parameters, 1 - decay)
-        for average, buffer in zip(self.ema.buffers(), self.network.buffers(), strict=True):
-            average.copy_(buffer)
+        for average, module in self.buffered:
+            for held, buffer in zip(average.buffers(recurse=False), module.buffers(recurse=False), strict=True):
+                held.copy_(buffer)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return all tensors of the state: weights, averaged weights, the optimiser's, every random generator's."""

@@ -91,8 +91,8 @@ def test_hooks_see_every_call_of_what_was_recorded(taped):
 
 
 @torch.inference_mode()
-def test_what_cannot_be_recorded_is_called(taped, monkeypatch):
-    def refused(_tape, pool):
+def test_what_cannot_be_recorded_is_called_and_that_told_once(taped, monkeypatch, caplog):
+    def refused(_tape, **_):
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(torch.cuda, "graph", refused)
@@ -101,6 +101,9 @@ def test_what_cannot_be_recorded_is_called(taped, monkeypatch):
     for seed in (1, 2):
         asked = given(0, 2, seed)
         assert torch.equal(one(*asked, 0), other(*asked, 0))
+    one(*given(1, 2), 1)
+    (told,) = caplog.messages
+    assert "cannot record (operation not permitted when stream is capturing)" in told
 
 
 @torch.inference_mode()
@@ -109,7 +112,7 @@ def test_memory_that_runs_out_while_recording_is_told_and_what_was_recorded_let_
     recorded(one)
     one(*given(0, 2), 0)
 
-    def full(_tape, pool):
+    def full(_tape, **_):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(torch.cuda, "graph", full)
@@ -146,6 +149,25 @@ def test_training_records_what_it_is_shown_while_recording_and_nothing_else(tape
     assert [value.shape for value in values] == [value.shape for pair in both.values() for value in pair]
 
 
+def test_training_goes_on_with_what_cannot_be_recorded(taped, monkeypatch, caplog):
+    def refused(*_, **__):
+        raise RuntimeError("CUDA error: operation would make the legacy stream depend on a capturing one")
+
+    one = network()
+    passes = Passes(one)
+    passes.recording = True
+    both = {level: given(level, 2) for level in (0, 1)}
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda function, *_, **__: function)
+    passes({1: both[1]})
+    assert passes.replays
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", refused)
+    for _ in range(2):
+        said = passes(both)
+    assert not passes.replays
+    assert set(said) == {0, 1}
+    assert len(caplog.messages) == 1
+
+
 def test_levels_keep_their_order_whatever_order_the_network_answers_in():
     one = network()
     both = {level: given(level, 2) for level in (0, 1)}
@@ -176,7 +198,7 @@ def test_a_gpu_draws_and_trains_the_same_with_what_it_recorded():
         for seed in range(3):
             asked = tuple(value.to(device) for value in given(0, 2, seed))
             torch.testing.assert_close(one(*asked, 0), other(*asked, 0), rtol=1e-3, atol=1e-4)
-    assert all(vars(one)["forward"].replays.values())
+    assert vars(one)["forward"].replays
 
 
 @needs_cuda
@@ -193,4 +215,4 @@ def test_a_gpu_calls_a_network_that_cannot_be_recorded_and_goes_on():
     with torch.inference_mode():
         for seed in range(2):
             one(*(value.to(device) for value in given(0, 2, seed)), 0)
-    assert list(vars(one)["forward"].replays.values()) == [None]
+    assert vars(one)["forward"].refused

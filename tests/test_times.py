@@ -99,3 +99,21 @@ def test_a_first_level_without_a_step_is_refused():
 def test_shares_that_say_nothing_are_refused(shares, message):
     with pytest.raises(ValueError, match=message):
         TrainingTimes((5, 10), shares)
+
+
+@given(shared(), st.booleans(), st.integers(1, 40), st.integers(0, 2**31))
+def test_the_groups_of_every_batch_are_foretold(times, by_share, batch, seed):
+    if not by_share:
+        times = TrainingTimes(times.ends, first=times.first)
+    foretold = times.groups(batch)
+    counts = counts_of(times, batch, seed)
+    levels = [counts[:, start:end].sum(1) for start, end in pairwise((0, *times.ends))]
+    assert {tuple(row) for row in torch.stack(levels, dim=1).long().tolist()} <= foretold
+    assert len(foretold) <= len(times.ends) + 1
+    assert all(sum(group) == batch for group in foretold)
+
+
+def test_where_shares_come_out_even_there_is_one_group():
+    assert TrainingTimes((2, 4)).groups(4) == {(2, 2)}
+    assert TrainingTimes((2, 4)).groups(3) == {(1, 2), (2, 1)}
+    assert TrainingTimes((10, 20, 30), (1, 1, 1)).groups(12) == {(4, 4, 4)}

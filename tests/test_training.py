@@ -207,6 +207,26 @@ def test_the_average_lags_behind_the_weights_and_follows_them():
         torch.testing.assert_close(average, decay * then + (1 - decay) * now)
 
 
+def test_buffers_are_those_of_the_last_step_even_where_a_step_replaces_them(monkeypatch):
+    forward = UNet.at_levels
+
+    def counting(self, given):
+        self.middle[0].calls = self.middle[0].calls + torch.tensor([1.0, 2.0])
+        return forward(self, given)
+
+    monkeypatch.setattr(UNet, "at_levels", counting)
+    made = UNet.__init__
+
+    def buffered(self, *given, **named):
+        made(self, *given, **named)
+        self.middle[0].register_buffer("calls", torch.zeros(2))
+
+    monkeypatch.setattr(UNet, "__init__", buffered)
+    one = trainer(images=48)
+    one.train(lambda _: None)
+    assert one.ema.middle[0].calls.tolist() == [one.progress.steps, 2 * one.progress.steps]
+
+
 def test_the_learning_rate_rises_and_falls():
     one = trainer(images=320, warmup=64, lr=1.0)
     rates = []
