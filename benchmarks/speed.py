@@ -163,12 +163,16 @@ def operators(rounds: int, device: torch.device) -> Iterator[Row]:
         else:
             run = partial(step, network, call, device, precision)
         run()
-        with torch.profiler.profile() as profile:
+        on_gpu = device.type == "cuda"
+        activity = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
+        with torch.profiler.profile(activities=[activity]) as profile:
             for _ in range(rounds):
                 run()
             wait(device)
-        where = "device" if device.type == "cuda" else "cpu"
-        spent = {event.key: getattr(event, f"self_{where}_time_total") for event in profile.key_averages()}
+        spent = {
+            event.key: event.self_device_time_total if on_gpu else event.self_cpu_time_total
+            for event in profile.key_averages()
+        }
         total = sum(spent.values())
         for name, time_ in sorted(spent.items(), key=lambda item: -item[1])[:8]:
             yield {"precision": precision, "mode": mode, "operator": name, "share": time_ / total}

@@ -19,9 +19,13 @@ class Backbone(nn.Module, ABC):
     ``exact`` says that the network's estimates are those of the data's own distribution, so that clipping them would
     only spoil them. Such a network may add ``uncertainty(x, t, level)``, called as ``forward`` is: the variance of a
     coordinate of each component ``level``..K of x_0 given x_t, [B, K + 1 - level].
+
+    ``recordable`` says that at one level and for one number of images it asks a device for the same work whatever the
+    values of x and t, and does nothing else: on a GPU that is then recorded once and replayed.
     """
 
     exact = False
+    recordable = False
 
     def __init__(self, ladder: Sequence[int], channels: int) -> None:
         super().__init__()

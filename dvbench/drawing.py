@@ -14,7 +14,7 @@ from torch import nn
 from dvbench.backbone import Backbone
 from dvbench.compilation import compiled, copied
 from dvbench.environment import DTYPES, autocast
-from dvbench.graphs import recorded
+from dvbench.graphs import recorded, records
 from dvbench.guard import NotFiniteError
 from dvbench.measure.clock import LevelClock
 from dvbench.memory import halved, release
@@ -124,7 +124,8 @@ class Drawing:
 def for_drawing(network: Backbone, precision: str, *, compile: bool = False) -> Backbone:  # noqa: A002
     """Return a copy of ``network`` that only draws: weights channels last, and what each call would cast cast once.
 
-    On a GPU what it does is recorded. A network without parameters has nothing to gain: it is returned itself.
+    On a GPU what a recordable one does is recorded. A network without parameters has nothing to gain: it is returned
+    itself.
     """
     first = next(network.parameters(), None)
     if first is None:
@@ -136,7 +137,7 @@ def for_drawing(network: Backbone, precision: str, *, compile: bool = False) -> 
             module.to(DTYPES[precision])
     if compile:
         compiled(network)
-    if first.device.type == "cuda":
+    if records(first.device, network):
         recorded(network)
     return network
 

@@ -1,8 +1,7 @@
 """A network's work on a GPU recorded once and then asked for as one: a CUDA graph for each shape.
 
 A network is hundreds of kernels. A GPU runs those of a low level faster than a program can ask for them, so that what
-dropping dimensions saves would not be seen on the clock. What cannot be recorded, such as a network that decides by
-the values it computes, is called as it is.
+dropping dimensions saves would not be seen on the clock. What cannot be recorded is called as it is.
 """
 
 from __future__ import annotations
@@ -24,6 +23,11 @@ Given: TypeAlias = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
 
 # Calls before what a call does is recorded: libraries choose kernels and take memory in the first.
 CALLS_BEFORE = 3
+
+
+def records(device: torch.device, network: Backbone) -> bool:
+    """Tell whether ``device`` can record and ``network`` be recorded."""
+    return device.type == "cuda" and network.recordable
 
 
 def recorded(network: Backbone) -> None:
@@ -97,20 +101,21 @@ class Recorded(Recorder):
 
 
 class Passes(Recorder):
-    """``network.at_levels`` in training, there and back: recorded, while ``recording``, for each numbers of images.
+    """``network.at_levels`` in training, there and back: recorded for each division of ``whole`` images among levels.
 
-    The gradient of what was recorded must be taken, and used, before it is called again.
+    A recording has one place for its gradient: that of a batch in parts, added up, would be overwritten meanwhile.
     """
 
     def __init__(self, network: Backbone) -> None:
         super().__init__()
         self.network = network
-        self.recording = False
+        self.whole = 0
 
     def __call__(self, given: Given) -> dict[int, torch.Tensor]:
         """Do what ``at_levels`` does."""
         sizes = tuple((level, len(x)) for level, (x, _) in given.items())
-        if self.recording and sizes not in self.replays and not self.refused:
+        whole = sum(images for _, images in sizes) == self.whole
+        if whole and sizes not in self.replays and not self.refused:
             try:
                 self.replays[sizes] = self._record(given)
             except RuntimeError as error:

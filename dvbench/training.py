@@ -19,7 +19,7 @@ from dvbench.checkpoint import under
 from dvbench.config import Training
 from dvbench.environment import tf32
 from dvbench.errors import WorkError
-from dvbench.graphs import Passes
+from dvbench.graphs import Passes, records
 from dvbench.measure.clock import NetworkClock, wait
 from dvbench.memory import halved, release, sent
 from dvbench.optimizer import Optimizer
@@ -102,7 +102,7 @@ class Trainer:
     def warm_up(self) -> None:
         """Run the network on every shape that a step has, before the clock runs: a compiler does its work then.
 
-        What a GPU is asked to do is recorded then.
+        What a recordable network asks a GPU for is recorded then.
         """
         buffers = [buffer.clone() for buffer in self.network.buffers()]
         noise = self.noise.get_state()
@@ -113,10 +113,10 @@ class Trainer:
             for counts in self.times.groups(len(x0)):
                 t = torch.tensor(self.times.ends).repeat_interleave(torch.tensor(counts))
                 self._gradient(x0, t, self._groups(t))
-                if self.device.type == "cuda" and len(x0) <= self.microbatch:
-                    self.passes.recording = True
+                if records(self.device, self.network):
+                    self.passes.whole = len(x0)
                     self._gradient(x0, t, self._groups(t))
-                    self.passes.recording = False
+                    self.passes.whole = 0
         self.optimizer.forget()
         wait(self.device)
         self.clock.take()

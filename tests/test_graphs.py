@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dvbench.backbone import Backbone
 from dvbench.builtin.unet import UNet
-from dvbench.graphs import AtLevels, Passes, recorded
+from dvbench.graphs import AtLevels, Passes, recorded, records
 
 LADDER = (16, 8)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -69,6 +70,14 @@ def given(level, batch, seed=1):
     return torch.randn(batch, 3, side, side, generator=random), torch.rand(batch, generator=random)
 
 
+def test_a_gpu_records_a_network_that_says_it_may():
+    class Other(UNet):
+        recordable = Backbone.recordable
+
+    for device, kind, may in (("cuda", UNet, True), ("cuda", Other, False), ("cpu", UNet, False)):
+        assert records(torch.device(device), kind(LADDER, 3, width=8, multipliers=(1, 2))) == may
+
+
 @torch.inference_mode()
 def test_what_was_recorded_says_what_the_network_says_of_other_images(taped):
     one, other = network(), network()
@@ -121,7 +130,7 @@ def test_memory_that_runs_out_while_recording_is_told_and_what_was_recorded_let_
     assert not vars(one)["forward"].replays
 
 
-def test_training_records_what_it_is_shown_while_recording_and_nothing_else(taped, monkeypatch):
+def test_training_records_what_it_is_shown_of_whole_batches_and_nothing_else(taped, monkeypatch):
     made = []
 
     def graphed(function, values, calls, *, allow_unused_input, pool):
@@ -136,12 +145,11 @@ def test_training_records_what_it_is_shown_while_recording_and_nothing_else(tape
     both = {level: given(level, 2 + level) for level in (0, 1)}
     asked = {**both}
     plain = one.at_levels(asked)
-    for recording in (False, True, False, True):
-        passes.recording = recording
+    for whole, done in ((0, 0), (4, 0), (5, 1), (0, 1), (5, 1)):
+        passes.whole = whole
         said = passes(asked)
         assert all(torch.equal(said[level], plain[level]) for level in asked)
-        assert len(made) == (recording or bool(passes.replays))
-    passes.recording = False
+        assert len(made) == done
     passes({1: both[1]})
     assert len(made) == 1
     function, values = made[0]
@@ -155,11 +163,12 @@ def test_training_goes_on_with_what_cannot_be_recorded(taped, monkeypatch, caplo
 
     one = network()
     passes = Passes(one)
-    passes.recording = True
     both = {level: given(level, 2) for level in (0, 1)}
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda function, *_, **__: function)
+    passes.whole = 2
     passes({1: both[1]})
     assert passes.replays
+    passes.whole = 4
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", refused)
     for _ in range(2):
         said = passes(both)
@@ -182,7 +191,7 @@ def test_a_gpu_draws_and_trains_the_same_with_what_it_recorded():
     device = torch.device("cuda")
     one, other = network().to(device), network().to(device)
     passes = Passes(one)
-    passes.recording = True
+    passes.whole = 5
     for seed in range(4):
         both = {level: tuple(v.to(device) for v in given(level, 2 + level, seed)) for level in (0, 1)}
         for each, call in ((one, passes), (other, other.at_levels)):

@@ -37,6 +37,8 @@ class UNet(Backbone):
     of the noise, as projecting on an orthonormal basis does. With one level there is nothing to nest.
     """
 
+    recordable = True
+
     def __init__(
         self,
         ladder: Sequence[int],
