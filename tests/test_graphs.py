@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+import dvbench
+from benchmarks import write_benchmark
 from dvbench.backbone import Backbone
 from dvbench.builtin.unet import UNet
 from dvbench.graphs import AtLevels, Passes, recorded, records
@@ -87,6 +90,21 @@ def test_what_was_recorded_says_what_the_network_says_of_other_images(taped):
         asked = given(level, batch, seed)
         torch.testing.assert_close(one(*asked, level), other(*asked, level))
     assert set(forward.replays) == {(0, (3, 3, 16, 16)), (1, (3, 3, 8, 8)), (1, (2, 3, 8, 8))}
+
+
+def test_a_run_draws_the_same_with_what_was_recorded(taped, tmp_path, monkeypatch):
+    path = str(write_benchmark(tmp_path))
+    plain = dvbench.run(path, results=tmp_path / "plain")
+    monkeypatch.setattr("dvbench.drawing.records", lambda *_: True)
+    replayed = []
+    monkeypatch.setattr(Tape, "replay", lambda self, replay=Tape.replay: (replayed.append(1), replay(self)))
+    made = dvbench.run(path, results=tmp_path / "recorded")
+    assert len(replayed) > 2
+    one, other = (
+        np.load(tmp_path / kind / "tiny" / record.run_id / "samples.npz")["samples"]
+        for kind, record in (("plain", plain), ("recorded", made))
+    )
+    assert np.array_equal(one, other)
 
 
 @torch.inference_mode()

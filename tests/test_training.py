@@ -192,6 +192,28 @@ def test_warming_up_meets_every_shape_of_a_step_and_changes_nothing(monkeypatch)
         assert torch.equal(value, other.tensors()[name]), name
 
 
+@pytest.mark.parametrize(("microbatch", "used"), [(None, True), (6, False)])
+def test_what_a_gpu_records_before_the_clock_is_what_its_steps_use(monkeypatch, microbatch, used):
+    made, asked = [], []
+
+    def graphed(function, *_, **__):
+        made.append(function)
+        return lambda *values: (asked.append(1), function(*values))[1]
+
+    monkeypatch.setattr("dvbench.training.records", lambda *_: True)
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", graphed)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
+    one, other = (trainer(batch=15, microbatch=microbatch, images=150) for _ in range(2))
+    one.warm_up()
+    assert len(made) == (len(one.times.groups(15)) if used else 0)
+    asked.clear()
+    one.train(lambda _: None)
+    assert len(asked) == (one.progress.steps if used else 0)
+    other.train(lambda _: None)
+    for name, value in one.tensors().items():
+        assert torch.equal(value, other.tensors()[name]), name
+
+
 def test_the_network_takes_a_part_of_the_time():
     one = trainer(images=64)
     one.train(lambda _: None)
