@@ -14,7 +14,7 @@ from torch import nn
 from dvbench.backbone import Backbone
 from dvbench.compilation import compiled, copied
 from dvbench.environment import DTYPES, autocast
-from dvbench.graphs import recorded, records
+from dvbench.graphs import can_record, recorded
 from dvbench.guard import NotFiniteError
 from dvbench.measure.clock import LevelClock
 from dvbench.memory import halved, release
@@ -137,7 +137,7 @@ def for_drawing(network: Backbone, precision: str, *, compile: bool = False) -> 
             module.to(DTYPES[precision])
     if compile:
         compiled(network)
-    if records(first.device, network):
+    if can_record(first.device, network):
         recorded(network)
     return network
 

@@ -10,6 +10,7 @@ import logging
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
+from weakref import WeakMethod
 
 import torch
 from torch import nn
@@ -25,7 +26,7 @@ Given: TypeAlias = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
 CALLS_BEFORE = 3
 
 
-def records(device: torch.device, network: Backbone) -> bool:
+def can_record(device: torch.device, network: Backbone) -> bool:
     """Tell whether ``device`` can record and ``network`` be recorded."""
     return device.type == "cuda" and network.recordable
 
@@ -35,7 +36,10 @@ def recorded(network: Backbone) -> None:
 
     What it returns is overwritten by its next call.
     """
-    vars(network)["forward"] = Recorded(network.forward)  # of this object alone; hooks stay outside
+    held = vars(network)  # of this object alone; hooks stay outside
+    compiled = held.get("forward")
+    # With its own method the network would hold itself, and so the memory of its graphs.
+    held["forward"] = Recorded(WeakMethod(network.forward) if compiled is None else lambda: compiled)
 
 
 class Recorder:
@@ -54,13 +58,16 @@ class Recorder:
         """Record nothing more."""
         self.refused = True
         said = " ".join(str(error).split())
-        logger.warning("the GPU is asked for each step of the network, which it cannot record (%s)", said[:200])
+        logger.warning(
+            "the GPU cannot record the network and is asked for each of its kernels, which takes longer (%s)",
+            said[:200],
+        )
 
 
 class Recorded(Recorder):
-    """The graphs of ``forward``, one for each level and shape."""
+    """The graphs of what ``forward`` returns, one for each level and shape."""
 
-    def __init__(self, forward: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]) -> None:
+    def __init__(self, forward: Callable[[], Any]) -> None:
         super().__init__()
         self.forward = forward
 
@@ -75,9 +82,7 @@ class Recorded(Recorder):
                     self.replays.clear()
                     raise
                 self._refuse(error)
-        if key not in self.replays:
-            return self.forward(x, t, level)
-        said: torch.Tensor = self.replays[key](x, t)
+        said: torch.Tensor = self.replays[key](x, t) if key in self.replays else self.forward()(x, t, level)
         return said
 
     def _record(self, x: torch.Tensor, t: torch.Tensor, level: int) -> Callable[..., torch.Tensor]:
@@ -86,10 +91,10 @@ class Recorded(Recorder):
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(CALLS_BEFORE):
-                self.forward(*given, level)
+                self.forward()(*given, level)
         torch.cuda.current_stream().wait_stream(aside)
         with torch.cuda.graph(graph, pool=self._memory()):
-            said = self.forward(*given, level)
+            said: torch.Tensor = self.forward()(*given, level)
 
         def replay(*values: torch.Tensor) -> torch.Tensor:
             for place, value in zip(given, values, strict=True):

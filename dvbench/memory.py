@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
 
 import torch
@@ -62,7 +63,8 @@ def halved(images: int, error: BaseException) -> int:
 
 
 def release(device: torch.device) -> None:
-    """Hand back the free memory that the allocators of the device and of the processor keep."""
+    """Hand back the memory that nothing needs and that the allocators of the device and of the processor keep."""
+    gc.collect()  # what holds itself, such as what a GPU recorded of training
     if GLIBC:
         ctypes.CDLL(None).malloc_trim(0)
     if device.type == "cuda":

@@ -21,6 +21,7 @@ from dvbench.environment import autocast
 from dvbench.errors import DvbenchError, UsageError, WorkError
 from dvbench.interruption import Interruption
 from dvbench.measure.energy import EnergyMeter, total
+from dvbench.memory import release
 from dvbench.prediction import DataRange, data_range, to_float
 from dvbench.progress import Reporter
 from dvbench.randomness import seed_of
@@ -234,6 +235,7 @@ class Work:
     def sample(self, interruption: Interruption) -> tuple[npt.NDArray[np.uint8], Json]:
         """Draw all samples and return them with what they cost; each batch drawn survives an interruption."""
         options = self.config.sampling
+        release(self.parts.device)  # what only training needed
         # Compiled here, but not while training, where a copy is drawn with once.
         drawing = Drawing(self.parts, self.parts.network, self.limits, self.reporter.say, compile=self.config.compile)
         meter = EnergyMeter(self.parts.device)

@@ -19,7 +19,7 @@ from dvbench.checkpoint import under
 from dvbench.config import Training
 from dvbench.environment import tf32
 from dvbench.errors import WorkError
-from dvbench.graphs import Passes, records
+from dvbench.graphs import Passes, can_record
 from dvbench.measure.clock import NetworkClock, wait
 from dvbench.memory import halved, release, sent
 from dvbench.optimizer import Optimizer
@@ -113,7 +113,7 @@ class Trainer:
             for counts in self.times.groups(len(x0)):
                 t = torch.tensor(self.times.ends).repeat_interleave(torch.tensor(counts))
                 self._gradient(x0, t, self._groups(t))
-                if records(self.device, self.network):
+                if can_record(self.device, self.network):
                     self.passes.whole = len(x0)
                     self._gradient(x0, t, self._groups(t))
                     self.passes.whole = 0

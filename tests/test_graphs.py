@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from contextlib import contextmanager
 
 import numpy as np
@@ -13,7 +15,7 @@ import dvbench
 from benchmarks import write_benchmark
 from dvbench.backbone import Backbone
 from dvbench.builtin.unet import UNet
-from dvbench.graphs import AtLevels, Passes, recorded, records
+from dvbench.graphs import AtLevels, Passes, can_record, recorded
 
 LADDER = (16, 8)
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
@@ -78,7 +80,7 @@ def test_a_gpu_records_a_network_that_says_it_may():
         recordable = Backbone.recordable
 
     for device, kind, may in (("cuda", UNet, True), ("cuda", Other, False), ("cpu", UNet, False)):
-        assert records(torch.device(device), kind(LADDER, 3, width=8, multipliers=(1, 2))) == may
+        assert can_record(torch.device(device), kind(LADDER, 3, width=8, multipliers=(1, 2))) == may
 
 
 @torch.inference_mode()
@@ -95,7 +97,7 @@ def test_what_was_recorded_says_what_the_network_says_of_other_images(taped):
 def test_a_run_draws_the_same_with_what_was_recorded(taped, tmp_path, monkeypatch):
     path = str(write_benchmark(tmp_path))
     plain = dvbench.run(path, results=tmp_path / "plain")
-    monkeypatch.setattr("dvbench.drawing.records", lambda *_: True)
+    monkeypatch.setattr("dvbench.drawing.can_record", lambda *_: True)
     replayed = []
     monkeypatch.setattr(Tape, "replay", lambda self, replay=Tape.replay: (replayed.append(1), replay(self)))
     made = dvbench.run(path, results=tmp_path / "recorded")
@@ -105,6 +107,18 @@ def test_a_run_draws_the_same_with_what_was_recorded(taped, tmp_path, monkeypatc
         for kind, record in (("plain", plain), ("recorded", made))
     )
     assert np.array_equal(one, other)
+
+
+@torch.inference_mode()
+def test_a_network_that_was_recorded_goes_when_it_is_let_go(taped):
+    one = network()
+    recorded(one)
+    one(*given(0, 2), 0)
+    held = weakref.ref(one)
+    gc.disable()
+    del one
+    gc.enable()
+    assert held() is None
 
 
 @torch.inference_mode()
@@ -130,7 +144,8 @@ def test_what_cannot_be_recorded_is_called_and_that_told_once(taped, monkeypatch
         assert torch.equal(one(*asked, 0), other(*asked, 0))
     one(*given(1, 2), 1)
     (told,) = caplog.messages
-    assert "cannot record (operation not permitted when stream is capturing)" in told
+    assert "cannot record the network" in told
+    assert "(operation not permitted when stream is capturing)" in told
 
 
 @torch.inference_mode()

@@ -68,6 +68,14 @@ def test_whatever_is_not_slow_is_left_to_pytorch(side):
         assert torch.equal(norm(given), F.group_norm(given, 3, norm.weight, norm.bias, 1e-6))
 
 
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")
+def test_a_trace_knows_it_by_its_name():
+    x = images(SIDES[1])
+    graph = str(torch.jit.trace(made(torch.bfloat16), x).inlined_graph)
+    assert "aten::group_norm" in graph
+    assert "LastNorm" not in graph
+
+
 def test_a_large_image_is_slow_only_on_the_way_back():
     with torch.no_grad():
         assert [slow(images(side)) for side in SIDES] == [True, False]

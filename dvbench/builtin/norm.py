@@ -28,11 +28,15 @@ class GroupNorm(nn.GroupNorm):
 
 
 def slow(x: torch.Tensor) -> bool:
-    """Tell whether PyTorch's own way is slow for x [B, C, n, n]; a compiler has one of its own.
+    """Tell whether PyTorch's own way is slow for x [B, C, n, n].
 
-    On a GPU it puts channels first what lies channels last, and autocast has it read and write fp32.
+    On a GPU it puts channels first what lies channels last, and autocast has it read and write fp32. A compiler has a
+    way of its own, and a trace, by which FLOPs are counted, is to know it by its name.
     """
-    if torch.compiler.is_compiling() or not x.is_contiguous(memory_format=torch.channels_last):
+    tracing = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]  # torch gives it no types
+    if tracing or torch.compiler.is_compiling():
+        return False
+    if not x.is_contiguous(memory_format=torch.channels_last):
         return False
     if x.device.type == "cpu":
         return x.dtype == torch.bfloat16 and (torch.is_grad_enabled() or x.shape[2:].numel() < LARGE)
