@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
 from dvbench.checkpoint import under
 from dvbench.config import Training
+from dvbench.flat import Flat
 
 FEWEST = 8  # rows and columns: what has fewer stands for colours or levels, and is AdamW's
 MOMENTUM = 0.95
@@ -17,7 +18,10 @@ REPETITIONS = 5
 
 
 class Optimizer:
-    """Steps all ``parameters`` at one learning rate; scales by ``scaler``, clips the whole gradient's norm."""
+    """Steps all ``parameters`` at one learning rate; scales by ``scaler``, clips the whole gradient's norm.
+
+    They become views of the ``flats``: AdamW's first, then Muon's, of each dtype.
+    """
 
     def __init__(
         self,
@@ -26,64 +30,56 @@ class Optimizer:
         device: torch.device,
         scaler: torch.amp.GradScaler,
     ) -> None:
-        self.parameters, self.clip, self.scaler = parameters, options.clip, scaler
-        inner = [p for p in parameters if options.optimizer == "muon" and p.ndim >= 2 and min(p.shape[:2]) >= FEWEST]
-        chosen = set(map(id, inner))
+        self.clip, self.scaler = options.clip, scaler
+        alike: dict[tuple[bool, torch.dtype], list[torch.Tensor]] = {}
+        for p in parameters:
+            inner = options.optimizer == "muon" and p.ndim >= 2 and min(p.shape[:2]) >= FEWEST
+            alike.setdefault((inner, p.dtype), []).append(p)
+        self.flats: list[Flat] = []
         self.parts: list[torch.optim.Optimizer] = []
-        if others := [p for p in parameters if id(p) not in chosen]:
-            decay, betas, fused = options.weight_decay, (0.9, options.beta2), device.type != "mps"
-            adamw = torch.optim.AdamW(others, lr=options.lr, weight_decay=decay, betas=betas, fused=fused)
-            self.parts.append(adamw)
-        if inner:
-            self.parts.append(Muon(inner, options.lr, options.weight_decay))
+        lr, decay = options.lr, options.weight_decay
+        for (inner, _), members in sorted(alike.items(), key=lambda item: item[0][0]):
+            flat = Flat(members)
+            self.flats.append(flat)
+            if inner:
+                self.parts.append(Muon(flat, lr, decay))
+            else:
+                betas, fused = (0.9, options.beta2), device.type != "mps"
+                self.parts.append(torch.optim.AdamW([flat.values], lr, betas, weight_decay=decay, fused=fused))
 
     def step(self, lr: float) -> None:
         """Take one step and forget the gradients."""
+        for flat in self.flats:
+            flat.gather()
         for part in self.parts:
             self.scaler.unscale_(part)
-        torch.nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        torch.nn.utils.clip_grad_norm_([flat.values for flat in self.flats], self.clip)
         for part in self.parts:
-            for group in part.param_groups:
-                group["lr"] = lr
+            part.param_groups[0]["lr"] = lr
             self.scaler.step(part)
         self.scaler.update()
         self.forget()
 
     def forget(self) -> None:
         """Drop the gradients."""
-        for part in self.parts:
-            part.zero_grad(set_to_none=True)
+        for flat in self.flats:
+            flat.forget()
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Return the state: of the parameter numbered n, the tensors n.slot."""
+        """Return the state: of the part numbered n, the tensors n.slot."""
         return {
-            f"{first + index}.{slot}": torch.as_tensor(value)
-            for first, part in self._numbered()
-            for index, slots in part.state_dict()["state"].items()
-            for slot, value in slots.items()
+            f"{number}.{slot}": torch.as_tensor(value)
+            for number, part in enumerate(self.parts)
+            for slot, value in part.state_dict()["state"].get(0, {}).items()
         }
 
     def load(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Go on from what ``tensors`` returned. Raises KeyError or RuntimeError where it does not fit."""
-        for first, part in self._numbered():
-            state: dict[int, dict[str, torch.Tensor]] = {}
-            for index, like in enumerate(_stepped(part)):
-                for slot, value in under(str(first + index), tensors).items():
-                    # In the memory order of its parameter, which the fused optimiser takes for granted.
-                    same = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
-                    state.setdefault(index, {})[slot] = same
-            part.load_state_dict({**part.state_dict(), "state": state})
-
-    def _numbered(self) -> Iterator[tuple[int, torch.optim.Optimizer]]:
-        """Yield each part after how many parameters those before it step."""
-        first = 0
-        for part in self.parts:
-            yield first, part
-            first += len(_stepped(part))
-
-
-def _stepped(part: torch.optim.Optimizer) -> list[torch.Tensor]:
-    return [parameter for group in part.param_groups for parameter in group["params"]]
+        """Go on from what ``tensors`` returned. Raises RuntimeError where it does not fit."""
+        for number, (part, flat) in enumerate(zip(self.parts, self.flats, strict=True)):
+            slots = under(str(number), tensors)
+            if any(value.ndim and value.shape != flat.values.shape for value in slots.values()):
+                raise RuntimeError("the optimiser's state is of another network")
+            part.load_state_dict({**part.state_dict(), "state": {0: slots} if slots else {}})
 
 
 class Muon(torch.optim.Optimizer):
@@ -94,37 +90,23 @@ class Muon(torch.optim.Optimizer):
     ``weight_decay`` is decoupled as AdamW's is. PyTorch's own takes no convolutions.
     """
 
-    def __init__(self, parameters: Sequence[torch.Tensor], lr: float, weight_decay: float = 0.0) -> None:
-        super().__init__(list(parameters), {"lr": lr, "weight_decay": weight_decay})
+    def __init__(self, flat: Flat, lr: float, weight_decay: float = 0.0) -> None:
+        super().__init__([flat.values], {"lr": lr, "weight_decay": weight_decay})
+        self.flat = flat
+        self.matrices = flat.matrices(flat.values)
 
     @torch.no_grad()
     def step(self) -> None:  # type: ignore[override]  # no closure: nothing here evaluates a loss anew
-        """Step every parameter that has a gradient."""
-        for group in self.param_groups:
-            members = [p for p in group["params"] if p.grad is not None]
-            if not members:
-                continue
-            gradients = [p.grad for p in members]
-            means = [self.state[p].setdefault("mean", torch.zeros_like(p)) for p in members]
-            torch._foreach_lerp_(means, gradients, 1 - MOMENTUM)
-            orders = [_order_in_memory(p) for p in members]
-            # Nesterov's look ahead.
-            ahead = torch._foreach_lerp(gradients, means, MOMENTUM)  # noqa: SLF001 - it has no public name
-            updates = orthogonal([u.permute(order).flatten(1) for u, order in zip(ahead, orders, strict=True)])
-            lengths = [-group["lr"] * 0.2 * max(update.shape) ** 0.5 for update in updates]
-            if group["weight_decay"]:
-                torch._foreach_mul_(members, 1 - group["lr"] * group["weight_decay"])
-            for p, order, update, length in zip(members, orders, updates, lengths, strict=True):
-                stored = p.permute(order)
-                stored.add_(update.reshape(stored.shape), alpha=length)
-
-
-def _order_in_memory(tensor: torch.Tensor) -> list[int]:
-    """Return the dimensions, those after the first in their order in memory.
-
-    So nothing is copied where channels lie last: the columns of a matrix may be in any order to be made orthogonal.
-    """
-    return [0, *sorted(range(1, tensor.ndim), key=tensor.stride, reverse=True)]
+        """Step every parameter by its gathered gradient."""
+        values, (group,) = self.flat.values, self.param_groups
+        assert values.grad is not None
+        mean = self.state[values].setdefault("mean", torch.zeros_like(values))
+        mean.lerp_(values.grad, 1 - MOMENTUM)
+        ahead = values.grad.lerp(mean, MOMENTUM)  # Nesterov's look
+        if group["weight_decay"]:
+            values.mul_(1 - group["lr"] * group["weight_decay"])
+        for matrix, update in zip(self.matrices, orthogonal(self.flat.matrices(ahead)), strict=True):
+            matrix.add_(update, alpha=-group["lr"] * 0.2 * max(update.shape) ** 0.5)
 
 
 def orthogonal(matrices: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -19,6 +19,7 @@ from dvbench.checkpoint import under
 from dvbench.config import Training
 from dvbench.environment import tf32
 from dvbench.errors import WorkError
+from dvbench.flat import Flat
 from dvbench.graphs import Passes, can_record
 from dvbench.measure.clock import NetworkClock, wait
 from dvbench.memory import halved, release, sent
@@ -73,10 +74,6 @@ class Trainer:
         self.clock = NetworkClock(device)
         self.passes = Passes(network)
         self.ema = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
-        self.parameters: list[torch.Tensor] = [p for p in network.parameters() if p.requires_grad]
-        self.averaged: list[torch.Tensor] = [
-            average for average, p in zip(self.ema.parameters(), network.parameters(), strict=True) if p.requires_grad
-        ]
         # A network has few such modules, or none, and looking through all takes long.
         self.buffered = [
             pair
@@ -84,7 +81,10 @@ class Trainer:
             if next(pair[1].buffers(recurse=False), None) is not None
         ]
         self.scaler = torch.amp.GradScaler(device.type, enabled=loss_scaling)
-        self.optimizer = Optimizer(self.parameters, options, device, self.scaler)
+        trained = [p for p in network.parameters() if p.requires_grad]
+        self.optimizer = Optimizer(trained, options, device, self.scaler)
+        averages = {id(p): average for average, p in zip(self.ema.parameters(), network.parameters(), strict=True)}
+        self.averages = [Flat([averages[id(p)] for p in flat.parameters]) for flat in self.optimizer.flats]
         self.times = TrainingTimes.of(process, options.shares, options.least_t)
         self.weights = options.weights or (1.0,) * (process.K + 1)
         self.draws = torch_generator(seed, "training times")
@@ -247,10 +247,11 @@ class Trainer:
     def _average(self) -> None:
         # The first steps' weights are forgotten faster: a short run would otherwise average in its start.
         decay = min(self.options.ema, (1 + self.progress.steps) / (10 + self.progress.steps))
-        torch._foreach_lerp_(self.averaged, self.parameters, 1 - decay)
-        for average, module in self.buffered:
-            for held, buffer in zip(average.buffers(recurse=False), module.buffers(recurse=False), strict=True):
-                held.copy_(buffer)
+        for average, now in zip(self.averages, self.optimizer.flats, strict=True):
+            average.values.lerp_(now.values, 1 - decay)
+        for held, module in self.buffered:
+            for kept, buffer in zip(held.buffers(recurse=False), module.buffers(recurse=False), strict=True):
+                kept.copy_(buffer)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return all tensors of the state: weights, averaged weights, the optimiser's, every random generator's."""

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from dvbench.builtin.unet import UNet
 from dvbench.config import Training
+from dvbench.flat import Flat
 from dvbench.optimizer import REPETITIONS, A, B, C, Muon, Optimizer, orthogonal
 
 CPU = torch.device("cpu")
@@ -53,8 +54,10 @@ def test_an_update_is_as_long_as_adamws_and_heeds_no_scale(shape, order):
     moved = []
     for scale in (1.0, 1e-8):
         held = weights.clone().requires_grad_()
+        muon = Muon(Flat([held]), lr=0.01)
         held.grad = gradient * scale
-        Muon([held], lr=0.01).step()
+        muon.flat.gather()
+        muon.step()
         moved.append(held.detach() - weights)
     assert 0.65 * 0.002 < moved[0].square().mean().sqrt() < 1.25 * 0.002
     assert (moved[0] * gradient).sum() < 0
@@ -68,8 +71,10 @@ def test_the_order_in_memory_of_parameter_and_gradient_changes_nothing():
     steps = []
     for of_it, of_gradient in product((torch.contiguous_format, torch.channels_last), repeat=2):
         parameter = torch.nn.Parameter(start.clone(memory_format=of_it))
+        muon = Muon(Flat([parameter]), 0.1)
         parameter.grad = gradient.clone(memory_format=of_gradient)
-        Muon([parameter], 0.1).step()
+        muon.flat.gather()
+        muon.step()
         steps.append(parameter.detach() - start)
     assert steps[0].abs().max() > 0.01
     for step in steps[1:]:
@@ -79,17 +84,19 @@ def test_the_order_in_memory_of_parameter_and_gradient_changes_nothing():
 def test_weight_decay_is_decoupled():
     plain, decayed = (torch.ones(8, 8, requires_grad=True) for _ in range(2))
     for held, decay in ((plain, 0.0), (decayed, 0.5)):
+        muon = Muon(Flat([held]), lr=0.1, weight_decay=decay)
         held.grad = torch.eye(8)
-        Muon([held], lr=0.1, weight_decay=decay).step()
+        muon.flat.gather()
+        muon.step()
     torch.testing.assert_close(plain - decayed, torch.full((8, 8), 0.1 * 0.5))
 
 
 def test_every_parameter_is_stepped_by_one_of_the_two():
     network = UNet((16, 8), 3, width=8, multipliers=(1, 2), attention=(8,))
-    adamw, muon = optimizer(network).parts
+    stepped = optimizer(network)
+    assert [type(part) for part in stepped.parts] == [torch.optim.AdamW, Muon]
     names = {id(p): name for name, p in network.named_parameters()}
-    by_muon = {names[id(p)] for group in muon.param_groups for p in group["params"]}
-    by_adamw = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
+    by_adamw, by_muon = ({names[id(p)] for p in flat.parameters} for flat in stepped.flats)
     assert by_muon | by_adamw == set(names.values())
     assert not by_muon & by_adamw
     assert {"down.0.0.conv_in.weight", "middle.0.attend.qkv.weight", "time.0.weight"} <= by_muon

@@ -65,7 +65,7 @@ def test_which_image_meets_which_step_is_random(monkeypatch):
     def loss(chosen):
         for images, t in chosen.values():
             met.extend(zip(images[:, 0, 0, 0].tolist(), t.tolist(), strict=True))
-        return one.parameters[0].sum() * 0
+        return next(one.network.parameters()).sum() * 0
 
     monkeypatch.setattr(one, "_loss", loss)
     one.train(lambda _: None)
@@ -222,10 +222,10 @@ def test_the_network_takes_a_part_of_the_time():
 
 def test_the_average_lags_behind_the_weights_and_follows_them():
     one = trainer(images=16)
-    start = [p.clone() for p in one.parameters]
+    start = [p.clone() for p in one.network.parameters()]
     one.train(lambda _: None)
     decay = min(0.999, 2 / 11)
-    for average, now, then in zip(one.averaged, one.parameters, start, strict=True):
+    for average, now, then in zip(one.ema.parameters(), one.network.parameters(), start, strict=True):
         torch.testing.assert_close(average, decay * then + (1 - decay) * now)
 
 
