@@ -100,7 +100,10 @@ class Muon(torch.optim.Optimizer):
         """Step every parameter by its gathered gradient."""
         values, (group,) = self.flat.values, self.param_groups
         assert values.grad is not None
-        mean = self.state[values].setdefault("mean", torch.zeros_like(values))
+        state = self.state[values]
+        if not state:
+            state["mean"] = torch.zeros_like(values)
+        mean = state["mean"]
         mean.lerp_(values.grad, 1 - MOMENTUM)
         ahead = values.grad.lerp(mean, MOMENTUM)  # Nesterov's look
         if group["weight_decay"]:
