@@ -140,3 +140,15 @@ def test_an_overflow_under_loss_scaling_moves_nothing_and_lowers_the_scale():
     # Each part looks for an overflow in its own gradients; the infinity reaches all of them.
     assert all(torch.equal(p, held) for p, held in zip(network.parameters(), before, strict=True))
     assert scaler.get_scale() == 512
+
+
+def test_parameters_of_two_precisions_are_stepped_each_in_its_own():
+    network = torch.nn.ModuleList([torch.nn.Linear(16, 16), torch.nn.Linear(16, 16).double()])
+    one = optimizer(network, optimizer="adamw")
+    before = [p.detach().clone() for p in network.parameters()]
+    sum(layer(torch.ones(1, 16).to(layer.weight)).square().sum() for layer in network).backward()
+    one.step(0.01)
+    assert [flat.values.dtype for flat in one.flats] == [torch.float32, torch.float64]
+    for p, held in zip(network.parameters(), before, strict=True):
+        assert p.dtype == held.dtype
+        assert not torch.equal(p, held)
