@@ -36,6 +36,13 @@ def step(network: torch.nn.Module, call: Call, device: torch.device, precision: 
     network.zero_grad()
 
 
+def one_pass(mode: str, network: torch.nn.Module, call: Call, device: torch.device, precision: str) -> Call:
+    """Return what is timed: one ``forward`` or one ``step`` of a network."""
+    if mode == "forward":
+        return partial(forward, call, device, precision)
+    return partial(step, network, call, device, precision)
+
+
 def inputs(side: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return images [64, 3, side, side] and times [64]."""
     return torch.randn(BATCH, 3, side, side, device=device), torch.rand(BATCH, device=device)

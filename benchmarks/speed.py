@@ -29,7 +29,7 @@ import click
 import numpy as np
 import numpy.typing as npt
 import torch
-from contenders import BATCH, COMPARED, OURS, Call, flops, forward, inputs, step, unets
+from contenders import BATCH, COMPARED, OURS, Call, flops, inputs, one_pass, unets
 from PIL import Image, ImageOps
 
 from dvbench.bench import configure
@@ -125,20 +125,14 @@ def _side(side: int, device: torch.device, precision: str, rounds: int) -> Itera
         # it does not see; the FLOPs are the same.
         exact = unets(side, device, "fp32", drawing=False)
         work: dict[str, float] = {name: flops(call) for name, (_, call) in exact.items()}
-        if side == SIDES["cpu"][0]:  # compiling takes minutes
+        if device.type == "cpu" and side == SIDES["cpu"][0]:  # compiling takes minutes
             ours, _ = contenders[OURS]
             quick = copied(ours)  # type: ignore[arg-type]
             compiled(quick)
             name = f"{OURS}, compiled"
             contenders[name], work[name] = (quick, partial(quick, *inputs(side, device), 0)), work[OURS]
         runs: dict[str, Callable[[], float]] = {
-            name: partial(
-                timed,
-                partial(forward, call, device, precision)
-                if passes == 1
-                else partial(step, network, call, device, precision),
-                device,
-            )
+            name: partial(timed, one_pass(mode, network, call, device, precision), device)
             for name, (network, call) in contenders.items()
         }
         runs["matrix product"] = partial(timed, multiply, device)
@@ -158,10 +152,7 @@ def operators(rounds: int, device: torch.device) -> Iterator[Row]:
     """Tell how the time of dvbench's network is spent, at its whole size."""
     for precision, mode in product(precisions(device), ("forward", "training step")):
         network, call = unets(SIDES[device.type][0], device, precision, drawing=mode == "forward")[OURS]
-        if mode == "forward":
-            run = partial(forward, call, device, precision)
-        else:
-            run = partial(step, network, call, device, precision)
+        run = one_pass(mode, network, call, device, precision)
         run()
         on_gpu = device.type == "cuda"
         activity = torch.profiler.ProfilerActivity.CUDA if on_gpu else torch.profiler.ProfilerActivity.CPU
@@ -216,7 +207,8 @@ class Method:
             device,
             cast,
         )
-        self.trainer.warm_up()
+        if device.type != "cpu":  # as a run does
+            self.trainer.warm_up()
         self.drawing = Drawing(parts, self.trainer.ema, limits)
         self.drawn, self.in_network = 0.0, 0.0
 

@@ -29,7 +29,7 @@ Images: TypeAlias = npt.NDArray[np.uint8]
 class Drawing:
     """Draws what ``network`` makes of the process of ``parts``; ``denoiser.before_call`` precedes each network call.
 
-    ``compile`` has the network compiled. ``say`` is told where the device's memory makes batches smaller.
+    ``compiles``: the network is compiled. ``say`` is told where the device's memory makes batches smaller.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class Drawing:
         limits: DataRange,
         say: Callable[[str], object] = lambda _said: None,
         *,
-        compile: bool = False,  # noqa: A002 - the configuration's word
+        compiles: bool = False,
     ) -> None:
         self.parts, self.say = parts, say
         config = parts.config
         self.batch = config.sampling.batch
         # What is not trained, the perfect network, knows every step.
         trained_from = 0.0 if next(network.parameters(), None) is None else config.training.least_t
-        network = for_drawing(network, config.precision, compile=compile)
+        network = for_drawing(network, config.precision, compiles=compiles)
         self.denoiser = Denoiser(
             network,
             matched(parts),
@@ -121,7 +121,7 @@ class Drawing:
             raise
 
 
-def for_drawing(network: Backbone, precision: str, *, compile: bool = False) -> Backbone:  # noqa: A002
+def for_drawing(network: Backbone, precision: str, *, compiles: bool = False) -> Backbone:
     """Return a copy of ``network`` that only draws: weights channels last, and what each call would cast cast once.
 
     On a GPU what a recordable one does is recorded. A network without parameters has nothing to gain: it is returned
@@ -135,7 +135,7 @@ def for_drawing(network: Backbone, precision: str, *, compile: bool = False) -> 
     for module in network.modules() if precision != "fp32" else ():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
             module.to(DTYPES[precision])
-    if compile:
+    if compiles:
         compiled(network)
     if can_record(first.device, network):
         recorded(network)

@@ -24,10 +24,13 @@ class Flat:
         self.values = torch.cat(
             [p.detach().permute(order).flatten() for p, order in zip(self.parameters, self._orders, strict=True)]
         )
-        for p, view in zip(self.parameters, self.alike(self.values), strict=True):
+        self.place(self.parameters, self.values)
+        self._gradients: list[torch.Tensor] = []
+
+    def place(self, parameters: Sequence[torch.Tensor], values: torch.Tensor) -> None:
+        """Make ``parameters``, of the same shapes, views of ``values`` [N], as those here are of theirs."""
+        for p, view in zip(parameters, self.alike(values), strict=True):
             p.data = view
-        self.values.grad = torch.zeros_like(self.values)
-        self._gradients = self.alike(self.values.grad)
 
     def alike(self, values: torch.Tensor) -> list[torch.Tensor]:
         """Return of ``values`` [N] what lies where each parameter does, in its shape."""
@@ -45,7 +48,9 @@ class Flat:
 
     def gather(self) -> None:
         """Put the gradients of the parameters into ``values.grad``; a parameter without any has one of zero."""
-        assert self.values.grad is not None
+        if self.values.grad is None:
+            self.values.grad = torch.zeros_like(self.values)
+            self._gradients = self.alike(self.values.grad)
         places, gradients = [], []
         for place, p in zip(self._gradients, self.parameters, strict=True):
             if p.grad is not None:

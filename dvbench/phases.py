@@ -237,7 +237,7 @@ class Work:
         options = self.config.sampling
         release(self.parts.device)  # what only training needed
         # Compiled here, but not while training, where a copy is drawn with once.
-        drawing = Drawing(self.parts, self.parts.network, self.limits, self.reporter.say, compile=self.config.compile)
+        drawing = Drawing(self.parts, self.parts.network, self.limits, self.reporter.say, compiles=self.config.compile)
         meter = EnergyMeter(self.parts.device)
         done = sum(len(tensors["samples"]) for tensors, _ in self.drawn)
         with self.reporter.task(f"sampling {self.name}") as update:

@@ -19,7 +19,6 @@ from dvbench.checkpoint import under
 from dvbench.config import Training
 from dvbench.environment import tf32
 from dvbench.errors import WorkError
-from dvbench.flat import Flat
 from dvbench.graphs import Passes, can_record
 from dvbench.measure.clock import NetworkClock, wait
 from dvbench.memory import halved, release, sent
@@ -84,7 +83,9 @@ class Trainer:
         trained = [p for p in network.parameters() if p.requires_grad]
         self.optimizer = Optimizer(trained, options, device, self.scaler)
         averages = {id(p): average for average, p in zip(self.ema.parameters(), network.parameters(), strict=True)}
-        self.averages = [Flat([averages[id(p)] for p in flat.parameters]) for flat in self.optimizer.flats]
+        self.averages = [flat.values.clone() for flat in self.optimizer.flats]
+        for flat, values in zip(self.optimizer.flats, self.averages, strict=True):
+            flat.place([averages[id(p)] for p in flat.parameters], values)
         self.times = TrainingTimes.of(process, options.shares, options.least_t)
         self.weights = options.weights or (1.0,) * (process.K + 1)
         self.draws = torch_generator(seed, "training times")
@@ -109,14 +110,13 @@ class Trainer:
         devices = [self.device] if self.device.type == "cuda" else []
         x0 = to_float(self.images[np.arange(self.options.batch) % len(self.images)], self.device)
         self.network.train()
+        if can_record(self.device, self.network):
+            self.passes.whole = len(x0)
         with torch.random.fork_rng(devices):
             for counts in self.times.groups(len(x0)):
                 t = torch.tensor(self.times.ends).repeat_interleave(torch.tensor(counts))
                 self._gradient(x0, t, self._groups(t))
-                if can_record(self.device, self.network):
-                    self.passes.whole = len(x0)
-                    self._gradient(x0, t, self._groups(t))
-                    self.passes.whole = 0
+        self.passes.whole = 0
         self.optimizer.forget()
         wait(self.device)
         self.clock.take()
@@ -248,7 +248,7 @@ class Trainer:
         # The first steps' weights are forgotten faster: a short run would otherwise average in its start.
         decay = min(self.options.ema, (1 + self.progress.steps) / (10 + self.progress.steps))
         for average, now in zip(self.averages, self.optimizer.flats, strict=True):
-            average.values.lerp_(now.values, 1 - decay)
+            average.lerp_(now.values, 1 - decay)
         for held, module in self.buffered:
             for kept, buffer in zip(held.buffers(recurse=False), module.buffers(recurse=False), strict=True):
                 kept.copy_(buffer)

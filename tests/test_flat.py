@@ -80,3 +80,14 @@ def test_a_gradient_is_taken_in_the_order_of_its_parameter_and_a_copy_of_the_net
     assert made.weight.all()
     network.load_state_dict(made.state_dict())
     assert torch.equal(flat.alike(flat.values)[0], made.weight)
+
+
+@given(parameters())
+def test_others_are_placed_where_these_are_whatever_their_own_order(made):
+    flat = Flat(made)
+    others = [nn.Parameter(torch.zeros(p.shape)) for p in made]
+    values = flat.values.clone()
+    flat.place(others, values)
+    values.mul_(2)
+    for p, other in zip(made, others, strict=True):
+        assert torch.equal(other, 2 * p)
