@@ -150,11 +150,16 @@ def estimate(
 def clipped(process: Process, x0: torch.Tensor, level: int, limits: DataRange) -> torch.Tensor:
     """Clip an estimate of x_0 to the training data's range, each component by itself, on the grid of its own.
 
-    Clipped as one picture, the noisy estimate of a component that has almost faded would spoil the kept one.
+    Clipped as one picture, the noisy estimate of a component that has almost faded would spoil the kept one. So would
+    what clipping a component's pixels puts into coarser ones, which is taken away again.
     """
     *details, kept = process.components(x0, level)
-    details = [detail.clamp(-most, most) for detail, most in zip(details, limits.faded[level:], strict=True)]
-    return process.compose([*details, kept.clamp(limits.low, limits.high)], level)
+    x = kept.clamp(limits.low, limits.high)
+    for step in range(process.K - 1, level - 1, -1):
+        most = limits.faded[step]
+        detail = details[step - level].clamp(-most, most)
+        x = detail + process.basis.embed(x - process.basis.project(detail, step), step)
+    return x
 
 
 def loss_weight(
@@ -170,13 +175,15 @@ def loss_weight(
 
     ``of``: whose signal-to-noise ratio. "kept" is a kept pixel of the level, (lambda[K, t] / (shrink sigma[t]))^2;
     "picture" a pixel of the picture, (lambda[K, t] / sigma[t])^2. Since ``shrink`` makes the mean squared error of what
-    a level keeps what it is in the picture, the latter weighs it as level 0, and so DDPM, would at the same step (x0,
-    and eps at equal gains).
+    a level keeps what it is in the picture, the latter weighs it as level 0, and so DDPM, would at the same step (at
+    equal gains, whatever is predicted).
     """
     sigma = process.noise_level(t, like)
     if min_snr is None:
         return torch.ones_like(torch.as_tensor(sigma))
-    snr = (process.gain(t, level, like)[-1] / (shrink(process, level) * sigma)) ** 2
-    of_pixel = snr * shrink(process, level) ** 2 if of == "picture" else snr
+    small = shrink(process, level)
+    snr = (process.gain(t, level, like)[-1] / (small * sigma)) ** 2
+    of_pixel = snr * small**2 if of == "picture" else snr
     capped = torch.as_tensor(of_pixel).clamp(max=min_snr)
-    return capped / {"x0": 1.0, "eps": snr, "v": snr + 1.0}[prediction]
+    # By what an error of shrink x_0 is squared and multiplied in the target, x_t being given.
+    return capped / {"x0": 1.0, "eps": snr, "v": (sigma * (small * snr + 1.0)) ** 2}[prediction]

@@ -186,10 +186,14 @@ class Process:
         """Split x into its components ``level``..K, component i on the grid of level i (the last on level K's)."""
         parts = []
         for step in range(level, self.K):
-            coarser = self.basis.project(x, step)
-            parts.append(x - self.basis.embed(coarser, step))
-            x = coarser
+            detail, x = self.split(x, step)
+            parts.append(detail)
         return [*parts, x]
+
+    def split(self, x: torch.Tensor, level: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Split x on the grid of ``level`` < K into what the next level drops and, on its grid, what it keeps."""
+        kept = self.basis.project(x, level)
+        return x - self.basis.embed(kept, level), kept
 
     def compose(self, parts: Sequence[torch.Tensor], level: int) -> torch.Tensor:
         """Put the components ``level``..K together again on the grid of ``level``: the inverse of ``components``."""
@@ -244,7 +248,7 @@ class Process:
         variance ``fill_variance``.
         """
         finer = level - 1
-        fill = noise - self.basis.embed(self.basis.project(noise, finer), finer)
+        fill, _ = self.split(noise, finer)
         return self.basis.embed(x, finer) + math.sqrt(self.fill_variance(level)) * fill
 
     def fill_variance(self, level: int) -> float:
@@ -260,19 +264,23 @@ class Process:
     def start(self, noise: Noise) -> torch.Tensor:
         """Draw x_T on the grid of level(T): white noise, or of the mean and the variances of x_T where matched."""
         level = self._level_of(self.T)
-        x = noise(level)
+        spread = [math.sqrt(self.start_variance(i)) for i in range(level, self.K + 1)]
+        x = self.combine([(noise(level), spread)], level)
         if self._start is None:
             return x
-        spread = [math.sqrt(self.start_variance(i)) for i in range(level, self.K + 1)]
         mean: torch.Tensor = self._start.mean.to(x.dtype).to(x.device)[None] * float(self.gains[self.K, self.T])
         for finer in range(self.K - 1, level - 1, -1):
             mean = self.basis.embed(mean, finer)
-        return self.combine([(x, spread)], level) + mean
+        return x + mean
 
     def start_variance(self, component: int) -> float:
-        """Return the variance about its mean with which a coordinate of a component starts."""
+        """Return the variance about its mean with which a coordinate of a component starts.
+
+        Where the start is not matched it is that of a kept coordinate of variance 1: 1, with a gain and a noise level
+        whose squares sum to 1.
+        """
         if self._start is None:
-            return 1.0
+            return float(self.sigma[self.T] ** 2 + self.gains[self.K, self.T] ** 2)
         return float(self.sigma[self.T] ** 2 + self.gains[component, self.T] ** 2 * self._start.power[component])
 
     def times(self, steps: int) -> list[int]:

@@ -82,18 +82,22 @@ def test_the_input_has_about_unit_variance(basis):
         assert abs(float(seen.square().mean()) - 1) < 5 * (2 / n) ** 0.5
 
 
-def test_clipping_the_faded_component_does_not_touch_the_kept_one():
-    drawn = process(Dct, ladder=(8, 4), turns=(0.5,))
-    limits = data_range(drawn, np.random.default_rng(0).integers(0, 256, (50, 8, 8, 1), dtype=np.uint8))
-    inside = drawn.basis.embed(torch.full((1, 1, 4, 4), 0.3, dtype=F64), 0)
-    wild = white((1, 1, 8, 8), 0) * 100
-    faded = wild - drawn.basis.embed(drawn.basis.project(wild, 0), 0)
-    result = clipped(drawn, inside + faded, 0, limits)
-    detail = drawn.components(result, 0)[0]
-    # The faded part is clipped on the fine grid and then seen by itself; the kept part is as it was.
-    kept = drawn.basis.project(result - faded.clamp(-limits.faded[0], limits.faded[0]), 0)
-    torch.testing.assert_close(kept, torch.full((1, 1, 4, 4), 0.3, dtype=F64), rtol=0, atol=1e-9)
-    assert float(detail.abs().max()) < 10
+@pytest.mark.parametrize("basis", [Haar, Dct])
+def test_clipping_a_component_touches_no_coarser_one(basis):
+    """However wild one is: what is cut off its pixels would not lie in it alone."""
+    drawn = process(basis, ladder=(16, 8, 4), turns=(0.3, 0.6))
+    limits = data_range(drawn, np.random.default_rng(0).integers(0, 256, (50, 16, 16, 1), dtype=np.uint8))
+    parts = [0.01 * part for part in drawn.components(white((2, 1, 16, 16), 0), 0)]
+    for wild in range(drawn.K):
+        given_ = [10_000 * part if i == wild else part for i, part in enumerate(parts)]
+        for level in range(wild + 1):
+            found = drawn.components(clipped(drawn, drawn.compose(given_[level:], level), level, limits), level)
+            for i, part in enumerate(found, level):
+                if i != wild:
+                    torch.testing.assert_close(part, parts[i], rtol=0, atol=1e-9)
+                else:  # the nearest in it to what was cut, which is no larger than the cut
+                    assert float(part.norm()) <= limits.faded[i] * part.numel() ** 0.5
+                    assert float(part.norm()) < float(given_[i].norm())
 
 
 def test_clipping_leaves_the_training_data_as_it_is():
@@ -159,6 +163,39 @@ def test_a_low_levels_pixels_have_more_signal():
     like = torch.zeros(1, dtype=F64)
     snr = (drawn.gains[2, 35] / (drawn.sigma[35] * shrink(drawn, 2))) ** 2
     assert float(loss_weight("x0", drawn, t, 2, 1e9, "kept", like)) == pytest.approx(snr)
+
+
+@pytest.mark.parametrize("basis", [Identity, Haar, Dct])
+def test_a_white_picture_is_asked_for_as_ones_at_every_level(basis):
+    drawn = process(basis)
+    white_ = torch.ones(1, 1, drawn.ladder[0], drawn.ladder[0], dtype=F64)
+    for level in range(drawn.K + 1):
+        asked = target("x0", drawn, drawn.lower(white_, level), white_, drawn.T, level)
+        torch.testing.assert_close(asked, torch.ones_like(asked))
+
+
+@pytest.mark.parametrize("of", ["kept", "picture"])
+@pytest.mark.parametrize("prediction", ["x0", "eps", "v"])
+@given(step=st.integers(1, 50), min_snr=st.floats(1e-3, 10), seed=st.integers(0, 2**31))
+def test_whatever_is_predicted_an_error_of_what_a_level_keeps_weighs_the_same(prediction, of, step, min_snr, seed):
+    """min(SNR, gamma) times the squared error of the picture (Hang et al. 2023), for one x_t and two pictures."""
+    drawn = process(attenuation=0.3)
+    level, t = drawn.level(step), torch.tensor([step])
+    side = drawn.ladder[level]
+    x0, x = white((1, 1, side, side), seed), white((1, 1, side, side), seed + 1)
+    error = white((1, 1, 4, 4), seed + 2)
+    for finer in range(drawn.K - 1, level - 1, -1):
+        error = drawn.basis.embed(error, finer)
+
+    def asked(picture):
+        noise = (x - drawn.diffuse(picture, t, torch.zeros_like(x), level)) / drawn.noise_level(t, x)
+        return target(prediction, drawn, picture, noise, t, level)
+
+    small = shrink(drawn, level)
+    snr = (drawn.gains[drawn.K, step] / drawn.sigma[step]) ** 2 / (small**2 if of == "kept" else 1)
+    weight = loss_weight(prediction, drawn, t, level, min_snr, of, x)
+    found = float((weight * (asked(x0 + error) - asked(x0)).square()).mean())
+    assert found == pytest.approx(min(snr, min_snr) * float((small * error).square().mean()), rel=1e-6)
 
 
 @pytest.mark.parametrize("prediction", ["x0", "eps"])

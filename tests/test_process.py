@@ -13,7 +13,7 @@ from processes import process, processes
 
 from dvbench.builtin.bases import Dct, Haar, Identity
 from dvbench.builtin.schedules import Cosine, Linear
-from dvbench.process import Moments
+from dvbench.process import Moments, Process
 
 F64 = torch.float64
 
@@ -137,30 +137,20 @@ def test_bayes_posterior_times_forward_is_the_joint(drawn, data):
         if s2 < 1e-9:
             continue  # two steps that hardly differ: the density is a spike
         # The posterior of a single coefficient, through the public function on a grid that is that coefficient.
-        state = drawn.compose([torch.full_like(p, x_t if j == i else 0) for j, p in parts_of(drawn, level)], level)
-        clean = drawn.compose([torch.full_like(p, x0 if j == i else 0) for j, p in parts_of(drawn, level)], level)
-        posterior = drawn.posterior(project_onto(drawn, state, level, i), project_onto(drawn, clean, level, i), t, s)
+        one = component(drawn, level, i)
+        posterior = drawn.posterior(x_t * one, x0 * one, t, s)
         a = posterior_coefficients(drawn, t, s, i)
         mean, variance = a[0] * x_t + a[1] * x0, float(posterior.variance[i - level])
-        expected = drawn.combine(
-            [(project_onto(drawn, state, level, i), [a[0]] * (drawn.K + 1 - level)),
-             (project_onto(drawn, clean, level, i), [a[1]] * (drawn.K + 1 - level))], level)  # fmt: skip
-        torch.testing.assert_close(posterior.mean, expected, rtol=0, atol=1e-9)
+        torch.testing.assert_close(posterior.mean, mean * one, rtol=0, atol=1e-9)
         joint = log_normal(x_t, r * x_s, s2) + log_normal(x_s, drawn.gains[i, s] * x0, drawn.sigma[s] ** 2)
         marginal = log_normal(x_t, drawn.gains[i, t] * x0, drawn.sigma[t] ** 2)
         assert log_normal(x_s, mean, variance) + marginal == pytest.approx(joint, rel=1e-6, abs=1e-6)
 
 
-def parts_of(drawn, level):
-    return list(enumerate(drawn.components(grid(drawn, level, batch=1), level), start=level))
-
-
-def project_onto(drawn, x, level, component):
-    """Keep one component of x."""
-    parts = drawn.components(x, level)
-    return drawn.compose(
-        [p if i == component else torch.zeros_like(p) for i, p in enumerate(parts, start=level)], level
-    )
+def component(drawn, level, number):
+    """Draw a state that lies in one component."""
+    parts = drawn.components(grid(drawn, level, batch=1), level)
+    return drawn.compose([p if i == number else torch.zeros_like(p) for i, p in enumerate(parts, start=level)], level)
 
 
 def posterior_coefficients(drawn, t, s, i):
@@ -202,11 +192,31 @@ def test_a_jump_keeps_what_is_there_and_fills_the_rest_with_noise_of_sigma(drawn
         torch.testing.assert_close(filled, expected, rtol=0, atol=1e-9)
 
 
+def fading(basis):
+    """Return a process that ends before much has faded, by as much as tells components apart, and drops nothing."""
+    ladder = (8,) if basis is Identity else (8, 4, 2)
+    drawn = Linear(ladder, 50, turns=(1.0,) * (len(ladder) - 1))
+    drawn.gains = np.linspace(1, (0.9, 0.3, 0.6)[-len(ladder) :], 51).T
+    drawn.sigma = np.linspace(0, 0.8, 51)
+    return Process(basis(ladder, 1), drawn)
+
+
+@pytest.mark.parametrize("basis", [Identity, Haar, Dct])
+def test_an_unmatched_start_has_the_variance_of_a_kept_coordinate_of_variance_1(basis):
+    drawn = fading(basis)
+    noise = grid(drawn, 0)
+    expected = (drawn.sigma[-1] ** 2 + drawn.gains[-1, -1] ** 2) ** 0.5 * noise
+    torch.testing.assert_close(drawn.start(lambda _: noise), expected)
+    preserving = process(basis, attenuation=0.3)
+    noise = grid(preserving, preserving.level(preserving.T))
+    torch.testing.assert_close(preserving.start(lambda _: noise), noise, rtol=1e-12, atol=0)
+
+
 @pytest.mark.parametrize("basis", [Identity, Haar, Dct])
 def test_a_matched_start_has_the_mean_and_the_variances_of_the_last_state(basis):
     """n draws: means within 5 standard errors in the mean square, variances of m values within 5 sqrt(2 / m)."""
-    drawn = process(basis, Linear, ladder=(8, 4), turns=(1.0,), steps=50)
-    power = (0.5, 3.0)[1 - drawn.K :]
+    drawn = fading(basis)
+    power = (0.5, 3.0, 2.0)[2 - drawn.K :]
     side = drawn.ladder[-1]
     moments = Moments(100 * torch.ones(1, side, side), power)
     n, generator = 3000, torch.Generator().manual_seed(2)
@@ -223,8 +233,9 @@ def test_a_matched_start_has_the_mean_and_the_variances_of_the_last_state(basis)
         assert abs(float((part - mean).square().sum()) / m / variance - 1) < 5 * (2 / m) ** 0.5
 
 
-def test_a_matched_jump_fills_in_what_the_component_still_has():
-    drawn = process(Dct, attenuation=1.0)
+@pytest.mark.parametrize("attenuation", [0.3, 1.0])
+def test_a_matched_jump_fills_in_what_the_component_still_has(attenuation):
+    drawn = process(Dct, attenuation=attenuation)
     power = (0.5, 2.0, 9.0)
     matched = drawn.matching(Moments(torch.zeros(1, 4, 4), power), start=False, jump=True)
     for level in (1, 2):

@@ -106,6 +106,14 @@ def test_a_schedule_that_is_no_diffusion_is_refused_with_the_reason(gains, sigma
         Process(Identity((4,), 1), Given((4,), gains, sigma))
 
 
+def test_a_component_that_is_dropped_early_and_faded_much_has_gains_above_0_to_the_end():
+    """It is not looked at there any more; before, it fades on a path of its own, to the attenuation where it ends."""
+    early = Linear((8, 4), 1000, turns=(0.005,), attenuation=0.01)
+    drawn = Process(Dct((8, 4), 1), early)
+    assert (drawn.gains > 0).all()
+    assert early.gains[0, 5] == pytest.approx(0.01 * early.gains[1, 5])
+
+
 def test_turning_points_that_do_not_fit_the_basis_are_refused():
     tables = Given((8, 4), [[1, 0.9], [1, 0.9]], [0, 0.3], turns=())
     with pytest.raises(ValueError, match="0 turning points do not suit the 1 drops"):

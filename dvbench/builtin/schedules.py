@@ -42,7 +42,8 @@ class VariancePreserving(Schedule):
                 )
         cumulative = np.cumprod(1.0 - self.betas(steps))
         kept = np.sqrt(np.concatenate([[1.0], cumulative]))
-        fade = [attenuation ** (np.arange(steps + 1) / turn) for turn in self.turns]
+        # Past its turning point a component is dropped, and how far it would fade is nobody's matter.
+        fade = [attenuation ** np.minimum(np.arange(steps + 1) / turn, 1.0) for turn in self.turns]
         self.gains = np.stack([kept * path for path in fade] + [kept])
         self.sigma = np.sqrt(np.concatenate([[0.0], 1.0 - cumulative]))
 
