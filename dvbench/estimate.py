@@ -20,8 +20,13 @@ class Estimate:
 
     @property
     def half(self) -> float | None:
-        """Half the interval's width."""
-        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+        """Half the interval's width; where the value does not lie in the middle, the longer side."""
+        return None if self.low is None or self.high is None else max(self.value - self.low, self.high - self.value)
+
+    def widened(self, other: Estimate) -> Estimate:
+        """Return this value with an interval that holds that of ``other`` too; what has none changes nothing."""
+        ends = [end for end in (self.low, self.high, other.low, other.high) if end is not None]
+        return Estimate(self.value, min(ends), max(ends)) if ends else self
 
 
 def student(value: float, error: float, freedom: float) -> Estimate:
@@ -33,20 +38,26 @@ def student(value: float, error: float, freedom: float) -> Estimate:
 
 
 def mean(values: Sequence[float]) -> Estimate:
-    """Return the mean of ``values`` drawn alike and independently; a single one has no interval."""
-    if len(values) < 2:
+    """Return the mean of ``values`` drawn alike and independently.
+
+    A single one has no interval, nor have equal ones: that they agree does not tell by how much others would not.
+    """
+    if len(set(values)) < 2:
         return Estimate(fmean(values))
     return student(fmean(values), math.sqrt(variance(values) / len(values)), len(values) - 1)
 
 
 def difference(values: Sequence[float], others: Sequence[float]) -> Estimate:
-    """Return mean(``values``) - mean(``others``) with Welch's interval (1947); none where a side has one value."""
+    """Return mean(``values``) - mean(``others``) with Welch's interval (1947).
+
+    There is none where a side has one value, or where all of either side are equal.
+    """
     value = fmean(values) - fmean(others)
     if min(len(values), len(others)) < 2:
         return Estimate(value)
     parts = [(variance(side) / len(side), len(side) - 1) for side in (values, others)]
     total = sum(part for part, _ in parts)
     if total == 0:
-        return Estimate(value, value, value)
+        return Estimate(value)
     freedom = total**2 / sum(part**2 / degrees for part, degrees in parts)
     return student(value, math.sqrt(total), freedom)

@@ -82,6 +82,7 @@ def test_without_ddpm_nothing_is_compared(tmp_path):
     [
         ({"metrics.0.n": 5000}, "n of FD (lite0) is 5000, not 100"),
         ({"metrics.0.detector_hash": "f" * 64}, "detector_hash of FD (lite0) is ffffffff, not dddddddd"),
+        ({"metrics.0.detector": "lite0 9"}, "detector of FD (lite0) is lite0 9, not lite0 1"),
         ({"metrics.0.reference_hash": None}, "reference_hash of FD (lite0) is unknown, not eeeeeeee"),
         ({"metrics.0.resize": "area"}, "resize of FD (lite0) is area, not bicubic to 96"),
         ({"environment.device_name": "a GPU"}, "device_name is a GPU, not a processor"),
@@ -156,6 +157,27 @@ def test_the_likest_baseline_is_taken(tmp_path, change):
     save(tmp_path, **DDPM | {"run_id": "b", "cost.sample_flops": 700_000_000})
     save(tmp_path, **DDPM | {"run_id": "c", "cost.sample_flops": 1} | change)
     assert rows(results=tmp_path)["dct"]["ratios"]["sample_flops"] == 7.0
+
+
+def test_a_baseline_of_the_same_training_goes_before_one_that_draws_alike(tmp_path):
+    save(tmp_path, run_id="dct", config={"training": {"seconds": 150}})
+    alike = DDPM | {"run_id": "trained-alike", "method.sampler": "ddim", "method.sample_steps": 10}
+    save(tmp_path, **alike, config={"training": {"seconds": 150}})
+    later = DDPM | {"run_id": "drawn-alike", "finished": "2026-02-01T00:00:00+00:00"}
+    save(tmp_path, **later, config={"training": {"seconds": 15}})
+    assert rows(results=tmp_path)["dct"]["metrics"][0]["against"]["run_ids"] == ["trained-alike"]
+
+
+def test_what_differs_beside_the_process_is_told(tmp_path):
+    """Not what makes another process, what a row tells, what changes no figure, or what only one of them says."""
+    ours = {"training": {"seconds": 150, "microbatch": None}, "dataset": {"train_images": 500}, "start": "matched"}
+    save(tmp_path, run_id="dct", config=ours)
+    theirs = {"training": {"seconds": 15, "microbatch": 1, "ema": 0.9}, "dataset": {"train_images": 50}}
+    save(tmp_path, **DDPM | {"method.sampler": "ddim"}, config=theirs | {"start": "noise"})
+    comparison = compare(None, tmp_path)
+    assert comparison.frame.set_index("run_ids").loc["dct", "unlike"] == "training.seconds dataset.train_images"
+    done = run("--results", tmp_path, "--format", "markdown")
+    assert "(1) differs from ddpm in more than the process: training.seconds, dataset.train_images" in done.stdout
 
 
 def test_a_comparable_baseline_goes_before_a_like_one(tmp_path):
@@ -342,39 +364,43 @@ def test_python_has_the_same(results):
 
 
 def test_a_run_that_is_no_worse_passes(results):
-    done = run("--results", results, "--fail-on-regression")
-    assert (done.exit_code, done.stderr) == (0, "")
+    assert run("--results", results, "--fail-on-regression").exit_code == 0
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"cost.sample_flops": 300_000_000}, "needs more FLOPs a sample than DDPM (ddpm): 1.200 times as many"),
-        (
-            {"metrics.0.value": 20.0, "metrics.0.low": 19.0, "metrics.0.high": 21.0},
-            "is worse in FD (lite0) than DDPM (ddpm): by 7.654 (6.240 to 9.069, over samples)",
-        ),
-        (
-            {"cost.sample_batches": [{"samples": 50, "seconds": 10.0}, {"samples": 50, "seconds": 10.1}]},
-            "samples more slowly than DDPM (ddpm): 2.000 times as long",
-        ),
+        ({"cost.sample_flops": 300_000_000}, "needs more FLOPs a sample than DDPM (ddpm-0): 1.200 times as many"),
+        ({"metrics.0.value": 20.0}, "is worse in FD (lite0) than DDPM (ddpm-0): by 7.654 (7.654 to 7.654, over seeds)"),
+        ({"cost.sample_seconds": 20.0}, "samples more slowly than DDPM (ddpm-0): 2.000 times as long"),
     ],
 )
 def test_each_thing_that_got_worse_is_a_line_and_the_exit_code_is_3(tmp_path, change, told):
-    batches = [{"samples": 50, "seconds": 5.0}, {"samples": 50, "seconds": 5.05}]
-    ends = {"metrics.0.low": 11.3456789, "metrics.0.high": 13.3456789}
-    save(tmp_path, **DDPM, **SLOW, **ends, **{"cost.sample_batches": batches, "cost.sample_seconds": 10.05})
-    seconds = sum(batch["seconds"] for batch in change.get("cost.sample_batches", batches))
-    save(tmp_path, run_id="dct", **ends | {"cost.sample_batches": batches, "cost.sample_seconds": seconds} | change)
+    """Two seeds on either side, of which the second is larger in all by as good as nothing."""
+    for seed, factor in enumerate((1.0, 1 + 1e-6)):
+        each = {"cost.sample_seconds": 10.0, "metrics.0.value": 12.3456789}
+        mine, its = ({key: type(x)(factor * x) for key, x in side.items()} for side in (each | change, each))
+        save(tmp_path, **DDPM | {"run_id": f"ddpm-{seed}", "cost.sample_flops": 250_000_000}, seed=seed, **its)
+        save(tmp_path, run_id=f"dct-{seed}", seed=seed, **mine)
     done = run("--results", tmp_path, "--fail-on-regression")
-    assert (done.exit_code, done.stderr) == (3, f"cats: dct 32-16-8 (dct) {told}\n")
+    assert (done.exit_code, done.stderr) == (3, f"cats: dct 32-16-8 (dct-0, dct-1) {told}\n")
     assert run("--results", tmp_path).exit_code == 0
 
 
 def test_noise_is_no_regression(tmp_path):
+    for seed, value in enumerate((12.0, 13.0)):
+        save(tmp_path, **DDPM | SLOW | {"run_id": f"ddpm-{seed}", "seed": seed, "metrics.0.value": value})
+        save(tmp_path, run_id=f"dct-{seed}", seed=seed, **{"metrics.0.value": value + 1})
+    done = run("--results", tmp_path, "--fail-on-regression")
+    assert (done.exit_code, done.stderr) == (0, "")
+
+
+def test_one_training_each_is_no_regression_however_far_apart_and_that_is_said(tmp_path):
     save(tmp_path, **DDPM, **SLOW, **{"metrics.0.low": 11.0, "metrics.0.high": 14.0})
-    save(tmp_path, run_id="dct", **{"metrics.0.value": 13.5, "metrics.0.low": 12.0, "metrics.0.high": 15.0})
-    assert run("--results", tmp_path, "--fail-on-regression").exit_code == 0
+    save(tmp_path, run_id="dct", **{"metrics.0.value": 99.0, "metrics.0.low": 98.0, "metrics.0.high": 100.0})
+    done = run("--results", tmp_path, "--fail-on-regression")
+    assert done.exit_code == 0
+    assert done.stderr.startswith("cats: dct 32-16-8 (dct) is not judged in quality: one seed each: another training")
 
 
 def test_what_cannot_be_compared_is_named_and_no_regression(results):

@@ -30,9 +30,22 @@ def test_a_single_value_has_no_interval():
     assert Estimate(3.0).half is None
 
 
-def test_equal_values_have_an_interval_of_no_width():
-    assert mean([2.0, 2.0]) == Estimate(2, 2, 2)
-    assert difference([2.0, 2.0], [1.0, 1.0]) == Estimate(1, 1, 1)
+def test_equal_values_do_not_tell_how_sure_they_are():
+    assert mean([2.0, 2.0]) == Estimate(2.0)
+    assert difference([2.0, 2.0], [1.0, 1.0]) == Estimate(1.0)
+
+
+def test_half_an_interval_that_is_lopsided_is_its_longer_side():
+    assert Estimate(1.0, 0.94, 1.0).half == pytest.approx(0.06)
+    assert Estimate(0.0, -0.01, 0.3).half == 0.3
+
+
+def test_an_interval_widens_to_hold_another_and_none_changes_nothing():
+    found = Estimate(2.0, 1.0, 3.0)
+    assert found.widened(Estimate(2.0, 1.5, 4.0)) == Estimate(2.0, 1.0, 4.0)
+    assert found.widened(Estimate(2.0)) == found
+    assert Estimate(2.0).widened(found) == found
+    assert Estimate(2.0).widened(Estimate(2.0)) == Estimate(2.0)
 
 
 def test_an_interval_is_centred_on_its_value():

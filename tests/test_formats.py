@@ -182,10 +182,10 @@ def test_each_distance_shows_its_interval_and_how_it_stands_to_the_baseline_s(tm
 
 
 def test_the_clock_shows_its_interval(tmp_path):
-    batches = [{"samples": 50, "seconds": 5.0}, {"samples": 50, "seconds": 5.1}]
-    cost = {"cost.sample_batches": batches, "cost.sample_seconds": 10.1}
-    save(tmp_path, run_id="dct", **cost)
-    save(tmp_path, **DDPM, **cost)
+    for seed in (0, 1):
+        each = {"seed": seed, "cost.sample_seconds": 10 + 0.1 * seed}
+        save(tmp_path, run_id=f"dct-{seed}", **each)
+        save(tmp_path, **DDPM | {"run_id": f"ddpm-{seed}"}, **each)
     (section,) = sections(compare(None, tmp_path))
     assert section.rows["clock\nx"].str.fullmatch(r"1\.00x\n±0\.0\d+").sum() == 1
 

@@ -32,7 +32,8 @@ FORMATS = (*TABLES, "csv", "json", "html")
               help="csv, json and html hold all metrics; csv and json hold raw values.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Write to this file, whole or not at all.")
 @click.option("--fail-on-regression", is_flag=True,
-              help="Exit with 3 where a run is worse than its baseline by more than the noise.")  # fmt: skip
+              help="Exit with 3 where a run is worse than its baseline in quality or clock by more than the noise of "
+              "several seeds, or needs more FLOPs an image.")  # fmt: skip
 def compare(
     runs: tuple[str, ...],
     results: Path,
@@ -87,10 +88,10 @@ def _put(comparison: Comparison, claims: Sequence[Claim], style: str, metrics: s
 
 def _judge(comparison: Comparison) -> None:
     """Say what has become worse, and exit where anything has."""
-    from dvbench.report.regressions import regressions, uncompared
+    from dvbench.report.regressions import regressions, unjudged
 
     worse = regressions(comparison)
-    for line in (*uncompared(comparison), *worse):
+    for line in (*unjudged(comparison), *worse):
         click.echo(line, err=True)
     if worse:
         click.get_current_context().exit(REGRESSION)

@@ -12,7 +12,7 @@ from dvbench.record import Cost
 from dvbench.report.costs import COSTS, spent
 from dvbench.report.figures import arrow
 from dvbench.report.groups import Group, metrics_of
-from dvbench.report.table import NONE, significant
+from dvbench.report.table import NONE, floor, significant
 
 RATIOS = {
     "sample_flops": "sampling FLOPs",
@@ -54,7 +54,7 @@ class Column:
 def columns(groups: Sequence[Group], *, whole: bool) -> list[Column]:
     """Return the columns for ``groups``: metrics, costs, ratios; those of all training only where that is ``whole``."""
     quality = [
-        Column(f"{label} {arrow(groups, label)}", "quality", partial(_metric, label), _floor(groups, label))
+        Column(f"{label} {arrow(groups, label)}", "quality", partial(_metric, label), floor(groups, label, 4))
         for label in metrics_of(groups)
     ]
     costs = [
@@ -96,7 +96,7 @@ def _metric(label: str, group: Group) -> Cell:
         return Cell(shown(estimate, 4), estimate)
     difference = group.verdicts[label].difference
     told = (f"difference: {difference.value:+.6g}", interval(difference), group.caution(label))
-    return Cell(shown(estimate, 4), estimate, group.word(label), "; ".join(part for part in told if part))
+    return Cell(shown(estimate, 4), estimate, group.verdicts[label].says, "; ".join(part for part in told if part))
 
 
 def _cost(of: Callable[[Cost], float | None], unit: float, group: Group) -> Cell:
@@ -107,10 +107,3 @@ def _cost(of: Callable[[Cost], float | None], unit: float, group: Group) -> Cell
 def _ratio(name: str, group: Group) -> Cell:
     estimate = group.ratios.get(name)
     return Cell(shown(estimate), estimate)
-
-
-def _floor(groups: Sequence[Group], label: str) -> str:
-    """Show what real images reach: from the least to the most, should groups differ."""
-    floors = [group.floors[label] for group in groups if label in group.floors]
-    ends = dict.fromkeys(significant(end, 4) for end in (min(floors), max(floors))) if floors else {}
-    return "–".join(ends)  # noqa: RUF001 - a range's dash

@@ -16,6 +16,7 @@ from dvbench.report.find import find
 from dvbench.report.frame import frame
 from dvbench.report.groups import Group, Run, gather, key, plugins
 from dvbench.report.labels import is_ddpm, label, labelled, rank
+from dvbench.report.names import TOLD, unlike
 from dvbench.report.verdicts import differences, verdicts
 from dvbench.report.views import View, view
 
@@ -145,15 +146,24 @@ def _chosen(groups: Sequence[Group], chosen: Sequence[Run], name: str) -> Group:
 def _base(group: Group, bases: Sequence[Group], against: str | Path | None) -> Group | None:
     """Find the group to hold ``group`` against: the one asked for; else a comparable one, the likest, the newest.
 
-    Where none draws in as many steps, it is of the likest the one whose samples cost the most nearly as much.
+    The likest differs in the fewest settings of network, data and training, then of sampling. Where none draws in as
+    many steps, it is of the likest the one whose samples cost the most nearly as much.
     """
     if against is not None:
         return bases[0]
 
-    def suits(base: Group) -> tuple[bool, int, float, str]:
-        alike = sum(mine == its for mine, its in zip(_choices(group), _choices(base), strict=True))
+    def suits(base: Group) -> tuple[bool, int, int, bool, float, str]:
+        apart = unlike(group.record, base.record)
+        drawn = [key for key in apart if key.startswith(("sampler.", "sampling."))]
         seeds = {run.record.seed for run in group.runs} & {run.record.seed for run in base.runs}
-        return not differences(group, base), alike + bool(seeds), -_apart(group, base), base.record.finished or ""
+        return (
+            not differences(group, base),
+            len(drawn) - len(apart),
+            -len(drawn),
+            bool(seeds),
+            -_apart(group, base),
+            base.record.finished or "",
+        )
 
     return max((base for base in bases if base.benchmark == group.benchmark), key=suits, default=None)
 
@@ -164,12 +174,6 @@ def _apart(group: Group, base: Group) -> float:
         return 0.0
     mine, its = (spent(side, COSTS["sample_flops"]) for side in (group, base))
     return abs(math.log(mine / its)) if mine and its else math.inf
-
-
-def _choices(group: Group) -> tuple[Any, ...]:
-    method = group.record.method
-    training = group.record.config.get("training")
-    return method.backbone, method.sampler, method.sample_steps, method.prediction, training
 
 
 def _baseline(group: Group, seen: View | None) -> Group:
@@ -188,8 +192,14 @@ def _held(group: Group, base: Group | None, seen: View | None) -> Group:
     said = [theirs] if theirs else differences(group, base)
     apart = f"not comparable with {base.run_ids[0]}: {'; '.join(said)}" if said else None
     why_not = f"not comparable: {unseen}" if unseen else apart
-    found = {} if why_not else verdicts(group, base)
-    return replace(group, ratios=ratios(group, base), against=base, verdicts=found, why_not=why_not)
+    return replace(
+        group,
+        ratios=ratios(group, base),
+        against=base,
+        verdicts={} if why_not else verdicts(group, base),
+        why_not=why_not,
+        unlike=[key for key in unlike(group.record, base.record) if key not in TOLD],
+    )
 
 
 def _unseen(group: Group, seen: View | None) -> str | None:

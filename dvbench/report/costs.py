@@ -39,14 +39,14 @@ def spent(group: Group, cost: Callable[[Cost], float | None]) -> float | None:
 def ratios(group: Group, base: Group) -> dict[str, Estimate | None]:
     """Return the cost of ``base`` over that of ``group``, so that above 1 is better; None where one is unknown or 0.
 
-    FLOPs are counted and have no interval. Seconds have Student's on the logarithm, since clocks err by factors: over
-    seeds where there are several on both sides, else, for sampling, over the batches.
+    FLOPs are counted and have no interval. Seconds have Welch's on the logarithm, since clocks err by factors, where
+    there are several runs on both sides: batches within a run share the machine's mood, which the next run does not.
     """
     found: dict[str, Estimate | None] = {}
     for name, cost in COSTS.items():
         mine, its = spent(group, cost), spent(base, cost)
         value = its / mine if mine and its else None
-        half = _half(name, group, base) if name.endswith("_seconds") and value is not None else None
+        half = _half(cost, group, base) if name.endswith("_seconds") else None
         if value is None or half is None:
             found[name] = None if value is None else Estimate(value)
         else:
@@ -54,19 +54,9 @@ def ratios(group: Group, base: Group) -> dict[str, Estimate | None]:
     return found
 
 
-def _half(name: str, group: Group, base: Group) -> float | None:
+def _half(cost: Callable[[Cost], float | None], group: Group, base: Group) -> float | None:
     """Return half the interval of the logarithm of a ratio of seconds."""
-    if min(len(group.runs), len(base.runs)) > 1:
-        values = [[COSTS[name](run.record.cost) for run in side.runs] for side in (base, group)]
-    elif name == "sample_seconds":
-        values = [_batches(side) for side in (base, group)]
-    else:
-        return None
-    ours, theirs = ([math.log(value) for value in side if value] for side in values)
+    ours, theirs = (
+        [math.log(value) for run in side.runs if (value := cost(run.record.cost))] for side in (base, group)
+    )
     return difference(ours, theirs).half if ours and theirs else None
-
-
-def _batches(group: Group) -> list[float | None]:
-    """Return the seconds of an image in each batch of samples."""
-    batches = [batch for run in group.runs for batch in run.record.cost.sample_batches or []]
-    return [batch["seconds"] / batch["samples"] for batch in batches]

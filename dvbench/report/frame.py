@@ -45,6 +45,7 @@ def _row(comparison: Comparison, group: Group, labels: list[str]) -> dict[str, A
         "against": " ".join(group.against.run_ids) if group.against else None,
         "comparable": group.why_not is None,
         "why_not": group.why_not,
+        "unlike": " ".join(group.unlike),
         **record.method.model_dump(include={"basis", "schedule", "backbone", "sampler"}),
         "ladder": "-".join(map(str, record.method.ladder)),
         "turns": " ".join(map(str, record.method.turns)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,13 @@ Says: TypeAlias = Literal["better", "worse", "no difference shown"]
 Look: TypeAlias = Callable[[Record], Mapping[str, Metric]]  # what is seen of a record: its metrics by label
 
 ENVIRONMENT = ("device", "device_name", "threads", "precision")
-CONDITIONS = ("n", "detector_hash", "reference_hash", "resize")  # what a metric's value depends on beside the samples
+CONDITIONS = (
+    "n",
+    "detector",
+    "detector_hash",
+    "reference_hash",
+    "resize",
+)  # what a metric's value depends on beside the samples
 NO_INTERVAL = "no interval: the records do not tell by how much sampling anew would change the figure"
 ONE_SEED = "one seed {}: another training may differ by more than sampling does; --seeds 3 tells"
 
@@ -33,9 +40,10 @@ class Run:
 class Verdict:
     """How a metric of a group stands to that of the group it is held against.
 
-    ``difference`` is the group's value minus the other's. ``says`` names a winner only where that interval leaves out
-    zero; ``over`` tells what the interval covers: the luck of training ("seeds"), or of sampling alone ("samples"),
-    which says nothing of what another training would give; None where no interval is known.
+    ``difference`` is the group's value minus the other's. ``over`` tells what its interval covers: the luck of training
+    ("seeds"), or of sampling alone ("samples"), which says nothing of what another training would give; None where no
+    interval is known. ``says`` names a winner only where the interval leaves out zero, and covers training's luck
+    unless nothing was trained.
     """
 
     difference: Estimate
@@ -48,10 +56,11 @@ class Group:
     """Runs of one configuration but for their seeds, one for each seed.
 
     ``metrics`` {label: value with its interval}: of one run the record's own interval, of several the mean over seeds
-    with Student's; ``floors`` {label: value} what real images reach. ``ratios`` {cost: baseline / group}, with an
-    interval where the cost was measured more than once. ``against`` is the group it is held against (None: it is the
-    baseline, or there is none), ``verdicts`` {label: ...} how it stands to it. ``why_not`` says why it cannot be
-    compared. ``measured`` {label: the metric of each run} is what ``metrics`` are made of.
+    with Student's, but none narrower than sampling alone has it; ``floors`` {label: value} what real images reach.
+    ``ratios`` {cost: baseline / group}, with an interval where the cost was measured more than once. ``against`` is the
+    group it is held against (None: it is the baseline, or there is none), ``verdicts`` {label: ...} how it stands to
+    it. ``why_not`` says why it cannot be compared, ``unlike`` names the settings beside the process in which it differs
+    from ``against``. ``measured`` {label: the metric of each run} is what ``metrics`` are made of.
     """
 
     name: str
@@ -63,6 +72,7 @@ class Group:
     against: Group | None = None
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     why_not: str | None = None
+    unlike: list[str] = field(default_factory=list)
     measured: dict[str, list[Metric]] = field(default_factory=dict)
 
     @property
@@ -81,28 +91,25 @@ class Group:
         return [run.record.run_id for run in self.runs]
 
     @property
+    def remark(self) -> str | None:
+        """What a reader of its figures has to know beside them, None where they speak of the process alone."""
+        if self.why_not is not None or self.against is None or not self.unlike:
+            return self.why_not
+        return f"differs from {self.against.run_ids[0]} in more than the process: {', '.join(self.unlike)}"
+
+    @property
     def trained(self) -> bool:
         """Whether another seed would have trained another network."""
         return any(run.record.cost.train_images != 0 for run in self.runs)
 
-    def word(self, label: str) -> Says:
-        """Return what a table says of a verdict: a winner only where training's luck is covered, or had no part."""
-        verdict = self.verdicts[label]
-        sure = verdict.over == "seeds" or not self._learned()
-        return verdict.says if sure else "no difference shown"
-
     def caution(self, label: str) -> str | None:
-        """Return why a table names no winner whatever the verdict says, None where that is not so."""
-        over = self.verdicts[label].over
+        """Return why no winner is named whatever the difference, None where that is not so."""
+        over, base = self.verdicts[label].over, self.against
         if over is None:
             return NO_INTERVAL
-        if over == "seeds" or not self._learned():
+        if over == "seeds" or base is None or not (self.trained or base.trained):
             return None
-        both = self.against is not None and len(self.runs) == len(self.against.runs) == 1
-        return ONE_SEED.format("each" if both else "on one side")
-
-    def _learned(self) -> bool:
-        return self.trained or (self.against is not None and self.against.trained)
+        return ONE_SEED.format("each" if len(self.runs) == len(base.runs) == 1 else "on one side")
 
 
 def metrics_of(groups: Iterable[Group]) -> dict[str, Metric]:
@@ -168,6 +175,17 @@ def _measured(seen: Sequence[Mapping[str, Metric]]) -> dict[str, list[Metric]]:
 
 
 def _estimate(metrics: Sequence[Metric]) -> Estimate:
-    if len(metrics) == 1:
-        return Estimate(metrics[0].value, metrics[0].low, metrics[0].high)
-    return mean([metric.value for metric in metrics])
+    return mean([metric.value for metric in metrics]).widened(sampled(metrics))
+
+
+def sampled(metrics: Sequence[Metric]) -> Estimate:
+    """Return the mean of a metric over independent runs with the interval that sampling alone gives it.
+
+    Runs hold the luck of sampling as well: an interval over few of them that is narrower than this one is so by chance.
+    """
+    count, value = len(metrics), fmean(metric.value for metric in metrics)
+    below = [metric.value - metric.low for metric in metrics if metric.low is not None]
+    above = [metric.high - metric.value for metric in metrics if metric.high is not None]
+    if min(len(below), len(above)) < count:
+        return Estimate(value)
+    return Estimate(value, value - math.hypot(*below) / count, value + math.hypot(*above) / count)

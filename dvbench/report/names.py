@@ -1,4 +1,4 @@
-"""Names that tell groups of one method apart, by the settings in which they differ."""
+"""The settings in which groups differ, and names that tell those of one method apart by them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,20 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from dvbench.record import Record
 from dvbench.report.groups import Group
 
 ENVIRONMENT = ("dvbench", "device", "device_name", "threads", "precision")
+# What makes one process another, what a table's row tells, and what changes no figure or makes it not comparable.
+PROCESS = ("benchmark", "ladder", "basis.", "schedule.", "start", "jump")
+TOLD = ("sampler.name", "sampling.steps")
+APART = (*ENVIRONMENT, "detector.", "training.microbatch", "training.checkpoint_seconds", "sampling.batch")
+
+
+def unlike(record: Record, other: Record) -> list[str]:
+    """Return the settings beside the process, by their dotted keys, in which two runs differ and which both tell."""
+    ours, theirs = _settings(record), _settings(other)
+    return [key for key in ours if ours[key] != theirs.get(key, ours[key]) and not key.startswith((*PROCESS, *APART))]
 
 
 def distinct(groups: Sequence[Group]) -> list[Group]:
@@ -27,14 +38,15 @@ def distinct(groups: Sequence[Group]) -> list[Group]:
 
 def _apart(group: Group, groups: Sequence[Group]) -> str:
     """Return the settings of ``group`` in which those of its name and benchmark differ."""
-    own = _settings(group)
-    alike = [_settings(other) for other in groups if (other.benchmark, other.name) == (group.benchmark, group.name)]
+    own = _settings(group.record)
+    alike = [
+        _settings(other.record) for other in groups if (other.benchmark, other.name) == (group.benchmark, group.name)
+    ]
     return "".join(f", {key}={value}" for key, value in own.items() if any(other.get(key) != value for other in alike))
 
 
-def _settings(group: Group) -> dict[str, str]:
-    """Return all that was chosen for ``group``, and where it ran."""
-    record = group.record
+def _settings(record: Record) -> dict[str, str]:
+    """Return all that was chosen for a run, and where it ran."""
     config = {key: value for key, value in record.config.items() if key != "seed"}
     return dict(_flat(config | {key: getattr(record.environment, key) for key in ENVIRONMENT}))
 

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 def regressions(comparison: Comparison) -> list[str]:
     """Return a sentence for each metric and cost in which a group is worse than its baseline.
 
-    Quality counts where the verdict is "worse", over seeds or samples; FLOPs are exact; a clock counts where its whole
-    interval is on the slower side.
+    Quality counts where the verdict is "worse"; FLOPs are exact; a clock counts where its whole interval, over several
+    runs, is on the slower side.
     """
     return [
         f"{_named(group)} {told} {group.against.name} ({group.against.run_ids[0]}): {figures}"
@@ -26,9 +26,13 @@ def regressions(comparison: Comparison) -> list[str]:
     ]
 
 
-def uncompared(comparison: Comparison) -> list[str]:
-    """Return a sentence for each group of which nothing can be said."""
-    return [f"{_named(group)} is not compared: {group.why_not}" for group in comparison.groups if group.why_not]
+def unjudged(comparison: Comparison) -> Iterator[str]:
+    """Yield a sentence for each group that could not be found worse, whatever it is, and why."""
+    for group in comparison.groups:
+        if group.why_not:
+            yield f"{_named(group)} is not compared: {group.why_not}"
+        elif reasons := dict.fromkeys(reason for label in group.verdicts if (reason := group.caution(label))):
+            yield f"{_named(group)} is not judged in quality: {'; '.join(reasons)}"
 
 
 def _named(group: Group) -> str:

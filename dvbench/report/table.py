@@ -70,6 +70,13 @@ def significant(value: float | None, digits: int = 3) -> str:
     return rounded if size < -4 else f"{value:,.{max(0, digits - 1 - size)}f}"
 
 
+def floor(groups: Sequence[Group], label: str, digits: int) -> str:
+    """Show what real images reach: from the least to the most, should groups differ; nothing where unknown."""
+    floors = [group.floors[label] for group in groups if label in group.floors]
+    ends = dict.fromkeys(significant(end, digits) for end in (min(floors), max(floors))) if floors else {}
+    return "–".join(ends)  # noqa: RUF001 - a range's dash
+
+
 def duration(seconds: float | None) -> str:
     """Show seconds in the unit that people would use."""
     if seconds is None:
@@ -98,9 +105,9 @@ def _section(comparison: Comparison, benchmark: str, names: Sequence[str] | None
     metrics = _chosen(metrics_of(groups), names)
     notes: dict[str, int] = {}
     rows = [_row(group, metrics, notes) for group in groups]
-    floors = {label: floor for group in reversed(groups) for label, floor in group.floors.items() if label in metrics}
+    reached = {_head(label, metric): floor(groups, label, _digits(label)) for label, metric in metrics.items()}
+    floors = any(reached.values())
     if floors:
-        reached = {_head(label, metrics[label]): significant(floor, _digits(label)) for label, floor in floors.items()}
         rows.insert(0, dict.fromkeys(rows[0], "") | {RUN: "real against real"} | reached)
     whole = {TRAINING, "train\nx"}  # of all the training, which is not what a view looks at
     frame = pd.DataFrame(rows).drop(columns=[] if view is None else list(whole))
@@ -131,7 +138,7 @@ def _head(label: str, metric: Metric) -> str:
 def _name(group: Group, notes: dict[str, int]) -> str:
     record, seeds = group.record, len(group.runs)
     many = f", {seeds} seeds" if seeds > 1 else ""
-    mark = _mark(group.why_not, notes)
+    mark = _mark(group.remark, notes)
     run = record.run_id if len(record.run_id) <= 20 else f"…{record.run_id[-12:]}"
     name, *parts = group.name.split(", ")
     apart = [part for part in parts if not part.startswith(("sampler.name=", "sampling.steps="))]  # ``how`` tells
@@ -146,7 +153,7 @@ def _value(group: Group, label: str, notes: dict[str, int]) -> str:
     shown = _within(significant(group.metrics[label].value, _digits(label)), " ", group.metrics[label])
     if label not in group.verdicts:
         return shown
-    said = group.word(label).replace("difference ", "difference\n")
+    said = group.verdicts[label].says.replace("difference ", "difference\n")
     return f"{shown}\n{said}{_mark(group.caution(label), notes)}"
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 from dvbench.estimate import Estimate, difference
 from dvbench.record import Metric
-from dvbench.report.groups import CONDITIONS, ENVIRONMENT, Group, Says, Verdict, plugins
+from dvbench.report.groups import CONDITIONS, ENVIRONMENT, Group, Verdict, plugins, sampled
 
 CODE = "dvbench's own code"
 
@@ -35,7 +34,8 @@ def differences(group: Group, base: Group) -> list[str]:
 
 def verdicts(group: Group, base: Group) -> dict[str, Verdict]:
     """Return how each metric that both groups have stands to that of ``base``."""
-    return {label: _verdict(mine, its) for label, (mine, its) in _shared(group, base).items()}
+    learned = group.trained or base.trained
+    return {label: _verdict(mine, its, learned=learned) for label, (mine, its) in _shared(group, base).items()}
 
 
 def _shared(group: Group, base: Group) -> dict[str, tuple[list[Metric], list[Metric]]]:
@@ -47,30 +47,22 @@ def _short(value: Any) -> str:
     return "unknown" if value is None else value[:8] if isinstance(value, str) and len(value) == 64 else str(value)
 
 
-def _verdict(mine: Sequence[Metric], its: Sequence[Metric]) -> Verdict:
-    """Hold a metric of each of some runs against that of others."""
+def _verdict(mine: Sequence[Metric], its: Sequence[Metric], *, learned: bool) -> Verdict:
+    """Hold a metric of each of some runs against that of others; ``learned``: some were trained."""
     values, others = ([metric.value for metric in side] for side in (mine, its))
-    higher = mine[0].higher_is_better
-    if min(len(values), len(others)) > 1:
-        found = difference(values, others)
-        return Verdict(found, _says(found, higher=higher), "seeds")
-    value = fmean(values) - fmean(others)
-    halves = _half(mine), _half(its)
-    if halves[0] is None or halves[1] is None:
-        return Verdict(Estimate(value), "no difference shown", None)
-    half = math.hypot(halves[0], halves[1])
-    found = Estimate(value, value - half, value + half)
-    return Verdict(found, _says(found, higher=higher), "samples")
+    found = difference(values, others).widened(_sampled_difference(sampled(mine), sampled(its)))
+    over: Literal["seeds", "samples"] = "seeds" if min(len(values), len(others)) > 1 else "samples"
+    if found.low is None or found.high is None:
+        return Verdict(found, "no difference shown", None)
+    if found.low <= 0 <= found.high or (learned and over == "samples"):
+        return Verdict(found, "no difference shown", over)
+    return Verdict(found, "better" if (found.value > 0) == mine[0].higher_is_better else "worse", over)
 
 
-def _half(metrics: Sequence[Metric]) -> float | None:
-    """Return half the interval that sampling alone gives the mean of independent runs."""
-    halves = [Estimate(metric.value, metric.low, metric.high).half for metric in metrics]
-    known = [half for half in halves if half is not None]
-    return math.hypot(*known) / len(known) if len(known) == len(halves) else None
-
-
-def _says(found: Estimate, *, higher: bool) -> Says:
-    if found.low is None or found.high is None or found.low <= 0 <= found.high:
-        return "no difference shown"
-    return "better" if (found.value > 0) == higher else "worse"
+def _sampled_difference(mine: Estimate, its: Estimate) -> Estimate:
+    """Return the difference of two means with the interval that sampling alone gives it."""
+    value = mine.value - its.value
+    if mine.low is None or mine.high is None or its.low is None or its.high is None:
+        return Estimate(value)
+    below = math.hypot(mine.value - mine.low, its.high - its.value)
+    return Estimate(value, value - below, value + math.hypot(mine.high - mine.value, its.value - its.low))
