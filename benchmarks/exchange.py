@@ -77,12 +77,13 @@ def measure(first: Path, second: Path) -> dict[str, Any]:
 def table(found: dict[str, Any]) -> str:
     """Return a row for each exchange, with the 95 % intervals of sampling anew."""
     turn = found["configs"]["dvdp"]["schedule"]["turns"][0]
+    distance = "fid" if "fid" in found["rows"][0]["metrics"] else "fd"
     rows = [
-        [f"above {turn:g} T", f"up to {turn:g} T", "up to 0.02 T", "FD", "KID", "LSD"],
+        [f"above {turn:g} T", f"up to {turn:g} T", "up to 0.02 T", distance.upper(), "KID", "LSD"],
         ["--", "--", "--", "--:", "--:", "--:"],
     ]
     for row in found["rows"]:
-        told = [figure(row["metrics"].get(name)) for name in ("fd", "kid", "lsd")]
+        told = [figure(row["metrics"].get(name)) for name in (distance, "kid", "lsd")]
         rows.append([row["above"], row["below"], row["last"], *told])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 

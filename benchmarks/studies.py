@@ -210,8 +210,11 @@ def name(ddpm: bool) -> str:
 
 
 def mean(values: pd.Series[Any]) -> str:
-    """Show the mean and its standard error over seeds."""
-    return NONE if values.isna().all() else f"{values.mean():.1f} ± {values.sem():.1f}"
+    """Show the mean and, of several, its standard error over seeds."""
+    if values.isna().all():
+        return NONE
+    error = f" ± {values.sem():.1f}" if values.count() > 1 else ""
+    return f"{values.mean():.1f}{error}"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

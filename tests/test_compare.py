@@ -13,6 +13,7 @@ from dvbench.errors import UsageError
 from dvbench.record import Record
 from dvbench.report.compare import NO_BASELINE, compare
 from dvbench.report.labels import label
+from dvbench.report.table import sections
 
 KEYS = ["run_id", "benchmark", "method", "cost", "metrics", "ratios", "baseline", "comparable", "why_not"]
 RATIOS = ["sample_flops", "train_flops_per_image", "sample_seconds", "train_seconds"]
@@ -82,7 +83,7 @@ def test_without_ddpm_nothing_is_compared(tmp_path):
     [
         ({"metrics.0.n": 5000}, "n of FD (lite0) is 5000, not 100"),
         ({"metrics.0.detector_hash": "f" * 64}, "detector_hash of FD (lite0) is ffffffff, not dddddddd"),
-        ({"metrics.0.detector": "lite0 9"}, "detector of FD (lite0) is lite0 9, not lite0 1"),
+        ({"metrics.0.detector": "lite0 9"}, "detector of FD (lite0) is lite0 9, not lite0 0.1.0"),
         ({"metrics.0.reference_hash": None}, "reference_hash of FD (lite0) is unknown, not eeeeeeee"),
         ({"metrics.0.resize": "area"}, "resize of FD (lite0) is area, not bicubic to 96"),
         ({"environment.device_name": "a GPU"}, "device_name is a GPU, not a processor"),
@@ -176,8 +177,9 @@ def test_what_differs_beside_the_process_is_told(tmp_path):
     save(tmp_path, **DDPM | {"method.sampler": "ddim"}, config=theirs | {"start": "noise"})
     comparison = compare(None, tmp_path)
     assert comparison.frame.set_index("run_ids").loc["dct", "unlike"] == "training.seconds dataset.train_images"
-    done = run("--results", tmp_path, "--format", "markdown")
-    assert "(1) differs from ddpm in more than the process: training.seconds, dataset.train_images" in done.stdout
+    (table,) = sections(comparison)
+    assert table.notes[0] == "(1) differs from ddpm in more than the process: training.seconds, dataset.train_images"
+    assert "(1)" in table.rows["Run"][1]
 
 
 def test_a_comparable_baseline_goes_before_a_like_one(tmp_path):
@@ -275,7 +277,13 @@ def test_runs_lying_deeper_are_found_by_name(results):
     assert set(rows("reference", results=results)) == {"deep"}
 
 
-@pytest.mark.parametrize("wanted", ["dogs", "*", "..", "", "nowhere/at/all", "dogs.yaml"])
+def test_an_empty_argument_is_not_the_directory_that_one_is_in(results, monkeypatch):
+    monkeypatch.chdir(results)
+    with pytest.raises(UsageError, match="an empty argument names no run"):
+        compare("", results)
+
+
+@pytest.mark.parametrize("wanted", ["dogs", "*", "..", "nowhere/at/all", "dogs.yaml"])
 def test_what_matches_nothing_is_refused(results, wanted, monkeypatch):
     (results / "cwd" / "in").mkdir(parents=True)
     monkeypatch.chdir(results / "cwd" / "in")

@@ -115,6 +115,8 @@ def test_a_point_mass_is_as_far_as_its_mean_and_the_spread_of_the_other():
         {"mu1": np.zeros((3, 1))},
         {"mu1": np.array([0, np.nan, 0])},
         {"sigma2": np.full((3, 3), np.inf)},
+        {"sigma1": np.diag([1.0, 1.0, -1.0])},
+        {"sigma2": np.array([[1.0, 0.9, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])},
     ],
 )
 def test_bad_moments_are_refused_in_one_sentence(change):

@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from pages import DATA, FREQUENCIES, fill, group, metrics, words
-from records import DDPM, curve, save
+from records import DDPM, curve, raw, save
 
 from dvbench.estimate import Estimate, mean
 from dvbench.report import figures
@@ -90,6 +90,15 @@ def test_spectra_are_means_over_seeds(comparison, monkeypatch):
     ]
     assert expected == lines
     assert figures.spectrum(groups[2:], "x") is None
+
+
+@pytest.mark.parametrize("change", [{"power": None}, {"power": [1.0]}, {"reference_power": []}, {"frequencies": None}])
+def test_a_spectrum_that_is_not_whole_is_not_drawn(tmp_path, change):
+    whole = {"frequencies": FREQUENCIES, "power": DATA, "reference_power": DATA}
+    for run_id, spectrum in (("whole", whole), ("part", whole | change)):
+        save(tmp_path, run_id=run_id, metrics=[raw()["metrics"][0] | {"name": "lsd"} | spectrum])
+        found = figures.spectrum(compare(run_id, tmp_path).groups, "x")
+        assert (found is None) == (run_id == "part")
 
 
 def marks(svg, colour):

@@ -237,6 +237,14 @@ def test_a_usual_table_fits(tmp_path, width):
     assert text.count("real against real") == 1  # which has no ratios
 
 
+def test_where_real_images_reach_different_values_the_floor_is_a_range(tmp_path):
+    save(tmp_path, run_id="dct")
+    other = raw()["metrics"][0] | {"floor": 5.5, "n": 50}
+    save(tmp_path, **DDPM, metrics=[other])
+    (table,) = sections(compare(None, tmp_path))
+    assert table.rows["FD ↓\n(lite0)"][0] == "1.250–5.500"  # noqa: RUF001 - a range's dash
+
+
 # The other formats, from the same cells.
 
 
@@ -245,13 +253,13 @@ def section(*rows, ruled=0, notes=(), title="cats"):
 
 
 def test_markdown_is_a_table_with_escaped_cells_and_notes():
-    text = formats.markdown([section({"Run": "a|b\nc_d", "FD ↓\n(x)": "1 ±2"}, notes=["(1) why"])])
+    text = formats.markdown([section({"Run": "a|b\nc_d &lt; $x$", "FD ↓\n(x)": "1 ±2"}, notes=["(1) why"])])
     assert text.splitlines() == [
         "**cats**",
         "",
         "| Run | FD ↓ (x) |",
         "| :-- | --: |",
-        r"| a\|b<br>c\_d | 1 ±2 |",
+        r"| a\|b<br>c\_d \&lt; \$x\$ | 1 ±2 |",
         "",
         "(1) why",
     ]

@@ -84,7 +84,8 @@ def frechet_distance(mu1: Floats, sigma1: Floats, mu2: Floats, sigma2: Floats) -
 
     Dowson and Landau (1982); for features of images Heusel et al. (2017). With S1 = A A^T and S2 = B B^T the last trace
     is the sum of the singular values of A^T B, which needs no root of a matrix that is not symmetric and stays exact
-    for singular covariances. ValueError: shapes that do not agree, or values that are not finite.
+    for singular covariances. ValueError: shapes that do not agree, values that are not finite, or a matrix that is no
+    covariance.
     """
     mean1, mean2, cov1, cov2 = (np.asarray(a, dtype=np.float64) for a in (mu1, mu2, sigma1, sigma2))
     if mean1.ndim != 1 or mean1.shape != mean2.shape or not cov1.shape == cov2.shape == mean1.shape * 2:
@@ -94,7 +95,10 @@ def frechet_distance(mu1: Floats, sigma1: Floats, mu2: Floats, sigma2: Floats) -
         )
     if not all(np.isfinite(a).all() for a in (mean1, mean2, cov1, cov2)):
         raise ValueError("a Frechet distance of values that are not finite does not exist")
-    product = _root(cov1).T @ _root(cov2)
+    roots = _root(cov1), _root(cov2)
+    if not all(_is_square(root, cov) for root, cov in zip(roots, (cov1, cov2), strict=True)):
+        raise ValueError("a Frechet distance takes covariances: symmetric matrices without a negative eigenvalue")
+    product = roots[0].T @ roots[1]
     narrow = product if product.shape[0] >= product.shape[1] else product.T
     overlap = _root_sum(narrow.T @ narrow, narrow.shape[1])
     distance = np.square(mean1 - mean2).sum() + np.trace(cov1) + np.trace(cov2) - 2 * overlap
@@ -222,6 +226,11 @@ def _root(sigma: Doubles) -> Doubles:
     root = np.empty((len(sigma), rank))
     root[pivots - 1] = np.tril(lower)[:, :rank]
     return root
+
+
+def _is_square(root: Doubles, sigma: Doubles) -> bool:
+    """Tell whether ``sigma`` is A A^T for A = ``root``, which its trace tells where it is symmetric."""
+    return np.allclose(sigma, sigma.T) and bool(np.isclose(np.square(root).sum(), np.trace(sigma), rtol=1e-6))
 
 
 def _root_sum(symmetric: Doubles, rank: int) -> float:

@@ -94,7 +94,13 @@ def spectrum(groups: Sequence[Group], key: str) -> Figure | None:
 
 def _lsd(record: Record) -> Metric | None:
     """Return the first metric of ``record`` that tells spectra."""
-    return next((metric for metric in record.metrics if metric.name == "lsd" and metric.frequencies), None)
+    return next((metric for metric in record.metrics if metric.name == "lsd" and _whole(metric)), None)
+
+
+def _whole(metric: Metric) -> bool:
+    """Tell whether ``metric`` has both powers at every frequency."""
+    lists = metric.frequencies, metric.power, metric.reference_power
+    return all(lists) and len({len(values) for values in lists if values is not None}) == 1
 
 
 def _quality(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WIDTH = 120  # columns of a file, which has no edge to wrap at
 GAP = 2  # spaces between columns in a terminal
-MARKDOWN = re.compile(r"([\\`*_\[\]<|~])")  # what GitHub's dialect would take for more than a character
+MARKDOWN = re.compile(r"([\\`*_\[\]<|~&$])")  # what GitHub's dialect would take for more than a character
 LATEX = str.maketrans(
     {
         **{character: f"\\{character}" for character in "#$%&_{}"},

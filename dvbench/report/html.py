@@ -147,7 +147,7 @@ def _sheet(group: Group) -> Sheet:
         data = (run.directory / SAMPLES).read_bytes()
         with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
             size = image.size
-    except OSError:
+    except (OSError, Image.DecompressionBombError):
         return Sheet(group, run.record.seed, None, None)
     return Sheet(group, run.record.seed, f"data:image/png;base64,{base64.b64encode(data).decode()}", size)
 
