@@ -22,10 +22,14 @@ class Backbone(nn.Module, ABC):
 
     ``recordable`` says that at one level and for one number of images it asks a device for the same work whatever the
     values of x and t, and does nothing else: on a GPU that is then recorded once and replayed.
+
+    ``castable`` says that its convolutions and linear layers all run under the autocast that is about the network, and
+    that nothing else uses their weights: for drawing in bf16 or fp16 these are then cast once, and not by each call.
     """
 
     exact = False
     recordable = False
+    castable = False
 
     def __init__(self, ladder: Sequence[int], channels: int) -> None:
         super().__init__()

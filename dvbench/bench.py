@@ -19,6 +19,7 @@ from dvbench.api import KINDS
 from dvbench.config import Config, resolve
 from dvbench.costs import network_cost, training_flops
 from dvbench.curve import of_metric
+from dvbench.design import create
 from dvbench.environment import describe
 from dvbench.errors import UsageError
 from dvbench.evaluation import Judge
@@ -74,25 +75,48 @@ def conduct(
     """
     plans = [_plan(config, results, reporter, fresh=fresh) for config in configs]
     for plan in plans:
-        yield plan.directory, _execute(plan, None if fresh else results, reporter)
+        yield _execute(plan, results, reporter, fresh=fresh)
 
 
 def _plan(config: Config, results: Path, reporter: Reporter, *, fresh: bool) -> Plan:
     directory = place(results, config, run_hash(config, registry()), fresh=fresh)
     before = directory.read()
     if before is not None and before.status == "finished":
+        _check_data(directory, before, config)
         return Plan(directory, before, config, None)
     reporter.say(f"{config.benchmark}, {method_name(config)}: preparing")
     return Plan(directory, before, config, assemble(config, registry()))
 
 
-def _execute(plan: Plan, results: Path | None, reporter: Reporter) -> Record:
-    if plan.parts is None:
-        assert plan.before is not None
-        reporter.say(f"{plan.directory.path} is finished: this is its record (--fresh runs it again)")
-        return plan.before
-    with _alone(plan.directory.path):
-        return Run(plan.parts, plan.directory, reporter).do(plan.before, results)
+def _check_data(directory: RunDirectory, record: Record, config: Config) -> None:
+    """Raise UsageError where the user's own data are others than those of a finished run; the path tells nothing."""
+    held = record.method.fingerprint
+    if held is None or config.dataset.get("data") is None:
+        return
+    try:
+        found = create(config, registry(), "dataset", size=config.ladder[0]).fingerprint
+    except UsageError:  # they are no more there, and the record stands
+        return
+    if found != held:
+        raise UsageError(
+            f"the data in {config.dataset['data']} have changed since {directory.path} was finished: give --fresh to "
+            "start a new run"
+        )
+
+
+def _execute(plan: Plan, results: Path, reporter: Reporter, *, fresh: bool) -> tuple[RunDirectory, Record]:
+    directory, before = plan.directory, plan.before
+    if plan.parts is not None:
+        # Another process may have taken the new directory, or finished the run, since the plan was made.
+        if fresh:
+            directory = place(results, plan.config, run_hash(plan.config, registry()), fresh=True)
+        with _alone(directory.path):
+            before = directory.read()
+            if before is None or before.status != "finished":
+                return directory, Run(plan.parts, directory, reporter).do(before, None if fresh else results)
+    assert before is not None
+    reporter.say(f"{directory.path} is finished: this is its record (--fresh runs it again)")
+    return directory, before
 
 
 @contextmanager
@@ -142,7 +166,9 @@ class Run:
         return self.record
 
     def _begin(self, before: Record | None) -> None:
-        """Write the record of a run that has not come far yet, and the configuration."""
+        """Clear away what a killed process half wrote; write the record of an unfinished run and the configuration."""
+        for file in self.directory.unfinished:
+            file.unlink()
         config, process = self.config, self.parts.process
         names = {kind: config.plugin(kind)[0] for kind in KINDS}
         self.record = Record.model_validate({
@@ -166,6 +192,7 @@ class Run:
                 "jump": config.jump,
                 "train_hash": self.parts.train_hash,
                 "trained_by": None,
+                "fingerprint": self.parts.dataset.fingerprint,
             },
             "environment": describe(self.parts.device, config.precision, self.parts.plugins, self.parts.code),
             "cost": {**dict.fromkeys(records.Cost.model_fields), "flops_per_mac": 2},

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from dvbench.api import KINDS, Kind
 from dvbench.errors import UsageError, unknown
@@ -83,9 +83,9 @@ class Config(Section):
     prediction: Literal["eps", "v", "x0"]
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    threads: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, le=1024, description="CPU threads")
     compile: bool = Field(default=False, description="compile the network for the shapes of each level")
-    steps: int = Field(ge=1, description="T, the steps of the process")
+    steps: int = Field(ge=1, le=1_000_000, description="T, the steps of the process")
     start: Literal["noise", "matched"] = Field("noise", description="x_T: white noise, or with the moments of x_T")
     jump: Literal["sigma", "matched"] = Field("sigma", description="the noise a jump fills in: sigma, or what x_t has")
     basis: dict[str, Any]
@@ -97,6 +97,13 @@ class Config(Section):
     training: Training
     sampling: Sampling
     evaluation: Evaluation | None = Field(None, description="None: the network is measured at the end of training only")
+
+    @field_validator("benchmark")
+    @classmethod
+    def _names_a_directory(cls, name: str) -> str:
+        if name in {"", ".", ".."} or {"/", "\\"} & set(name) or not name.isprintable():
+            raise ValueError(f"must be a name that a directory may have, such as cats, not {name!r}")
+        return name
 
     @model_validator(mode="after")
     def _a_weight_for_each_level(self) -> Config:
@@ -150,7 +157,7 @@ def read_benchmark(benchmark: str) -> dict[str, Any]:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"the benchmark file {path} cannot be read: {error.strerror}; check its path") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except Exception as error:  # for a value such as 2020-13-45 the library lets through whatever is raised
         raise UsageError(f"the benchmark file {path} is no valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UsageError(
@@ -196,7 +203,13 @@ def resolve(benchmark: str, overrides: Mapping[str, Any], registry: Registry) ->
 
 
 def _check_sections(content: Mapping[str, Any]) -> None:
-    """Raise UsageError for a plugin's section that does not name its plugin; a missing section is told of later."""
+    """Raise UsageError for a key that is no word, and for a plugin's section that does not name its plugin.
+
+    A missing section is told of later.
+    """
+    for where, section in {"the configuration": content, **content}.items():
+        if isinstance(section, dict) and (strange := [key for key in section if not isinstance(key, str)]):
+            raise UsageError(f"{strange[0]!r} is no key of {where}: a key is the name of an option, such as seed")
     for kind in KINDS:
         section = content.get(kind, {"name": ""})
         if not isinstance(section, dict) or not isinstance(section.get("name"), str):
@@ -205,8 +218,8 @@ def _check_sections(content: Mapping[str, Any]) -> None:
 
 def baseline_of(overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Return the overrides of the DDPM baseline of a run: the same but for the basis, and so without levels."""
-    of_levels = {"preset", "basis.name", *OF_LEVELS}
-    kept = {key: value for key, value in overrides.items() if key not in of_levels and not key.startswith("basis.")}
+    of_levels = {"preset", *OF_LEVELS}
+    kept = {key: value for key, value in overrides.items() if key not in of_levels and key.split(".")[0] != "basis"}
     return {**kept, "basis.name": "identity"}
 
 
@@ -235,9 +248,13 @@ def _put(content: dict[str, Any], key: str, value: Any) -> None:
     if not dot:
         content[section] = value
         return
-    held = content.get(section, {})
-    if not isinstance(held, dict) or section not in {*KINDS, *MODELS}:
+    if section not in {*KINDS, *MODELS}:
         raise unknown("section", section, {*KINDS, *MODELS})
+    held = content.get(section)
+    if held is None:
+        held = {}
+    if not isinstance(held, dict):
+        raise UsageError(f"{section} must hold keys and values for {key} to be one, not {held!r}")
     held = {**held, option: value}
     # A budget replaces the other kind of budget: it is one choice.
     if section == "training" and option in {"images", "seconds"}:
@@ -271,7 +288,7 @@ def _fit_ladder(content: dict[str, Any], registry: Registry, asked: set[str]) ->
     ladder = content["ladder"]
     _check_ladder(ladder)
     name = str(content["basis"].get("name", ""))
-    usable = registry.load("basis", name).usable(ladder)
+    usable = registry.usable(name, ladder)
     if (len(usable) == 1 or len(usable) < len(ladder)) and "schedule" in content:
         silent = OF_LEVELS if len(usable) == 1 else PER_LEVEL
         for option in silent:
@@ -297,9 +314,9 @@ def _sentence(error: ValidationError) -> UsageError:
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        section, dot, option = where.rpartition(".")
-        model = MODELS[section] if dot else Config
-        return unknown(f"option of {section}" if dot else "option", option, model.model_fields)
+        *sections, option = map(str, first["loc"])
+        model = MODELS[sections[0]] if sections else Config
+        return unknown(" of ".join(["option", *sections]), option, model.model_fields)
     message = first["msg"].removeprefix("Value error, ")
     given = "" if first["type"] in {"missing", "value_error"} else f", not {first['input']!r}"
     return UsageError(f"{where}: {message[0].lower()}{message[1:]}{given}" if where else message)

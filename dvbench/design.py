@@ -12,10 +12,13 @@ from dvbench.backbone import Backbone
 from dvbench.config import Config
 from dvbench.errors import UsageError
 from dvbench.guard import Guard, WatchedBasis, WatchedSampler
+from dvbench.memory import ran_out
 from dvbench.process import Process
 from dvbench.randomness import seed_of
 from dvbench.registry import Registry
 from dvbench.times import TrainingTimes
+
+UNCOUNTABLE = "Storage size calculation overflowed"  # what torch says of more bytes than it can count
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,14 @@ def design(config: Config, registry: Registry, guard: Guard, channels: int, devi
     # The network's first weights come from the seed, and nobody else's random numbers are touched.
     with device, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(config.seed, "weights"))
-        network = guard.network(create(config, registry, "backbone", ladder=config.ladder, channels=channels))
+        try:
+            network = guard.network(create(config, registry, "backbone", ladder=config.ladder, channels=channels))
+        except (RuntimeError, MemoryError) as error:
+            if not (ran_out(error) or UNCOUNTABLE in str(error)):
+                raise
+            raise UsageError(
+                f"{guard.labels['backbone']}, as it is set, needs more memory than there is: choose smaller options"
+            ) from error
     if sampler.uses_uncertainty and not hasattr(network, "uncertainty"):
         raise UsageError(
             f"sampler {config.plugin('sampler')[0]}, as it is set, needs a network that knows how sure it is, and "

@@ -76,22 +76,22 @@ class Drawing:
         Each batch is announced to ``before``. Where the device runs out of memory, the batch is halved: a sample does
         not depend on which others it is drawn with. Raises WorkError where there is too little for one image.
         """
-        warm = False
+        warm = 0  # images that the last warm-up had
         while done < count:
             indices = range(done, min(done + self.batch, count))
             try:
-                if not warm:
+                if len(indices) != warm:  # the last batch may be smaller
                     self.warm_up(len(indices))
                 before(indices)
                 drawn = self.draw(indices)
             except (RuntimeError, MemoryError) as error:
                 self.batch = halved(len(indices), error)
             else:
-                warm, done = True, indices.stop
+                warm, done = len(indices), indices.stop
                 yield drawn
                 continue
             # Only here, where the error no longer holds what filled the memory, is there any to try again with.
-            warm = False
+            warm = 0
             release(self.parts.device)
             self.say(f"out of memory drawing {len(indices)} images at a time: going on with {self.batch}")
 
@@ -124,15 +124,15 @@ class Drawing:
 def for_drawing(network: Backbone, precision: str, *, compiles: bool = False) -> Backbone:
     """Return a copy of ``network`` that only draws: weights channels last, and what each call would cast cast once.
 
-    On a GPU what a recordable one does is recorded. A network without parameters has nothing to gain: it is returned
-    itself.
+    What is cast is a castable network's. On a GPU what a recordable one does is recorded. A network without parameters
+    has nothing to gain: it is returned itself.
     """
     first = next(network.parameters(), None)
     if first is None:
         return network.eval()
     network = copied(network).eval().requires_grad_(requires_grad=False)
     network.to(memory_format=torch.channels_last)
-    for module in network.modules() if precision != "fp32" else ():
+    for module in network.modules() if network.castable and precision != "fp32" else ():
         if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear):
             module.to(DTYPES[precision])
     if compiles:

@@ -16,7 +16,7 @@ from dvbench.api import KINDS
 from dvbench.config import Config
 from dvbench.costs import network_cost, training_flops
 from dvbench.design import Design, create, design
-from dvbench.errors import DvbenchError
+from dvbench.errors import UsageError
 from dvbench.guard import Guard
 from dvbench.measure.flops import META
 from dvbench.measure.operators import FLOPS_PER_MAC
@@ -57,7 +57,7 @@ class Forecast:
         """Build a run's process and network without data, and count. Raises UsageError as the run would."""
         try:
             return cls._on(META, config, registry)
-        except DvbenchError:
+        except UsageError:
             raise
         except Exception:  # noqa: BLE001 - whatever a network does that needs the values of its tensors
             return cls._on(torch.device("cpu"), config, registry)

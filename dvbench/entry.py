@@ -46,10 +46,10 @@ def overrides(options: Mapping[str, Any], settings: Mapping[str, Any] | None = N
     for name in options:
         if name not in OPTIONS:
             raise unknown("option of run", name, [*OPTIONS, "set", "results", "baseline", "seeds", "fresh"])
-    if options.get("train_images") is not None and options.get("train_seconds") is not None:
+    given = {OPTIONS[name]: value for name, value in options.items() if value is not None} | dict(settings or {})
+    if given.get("training.images") is not None and given.get("training.seconds") is not None:
         raise UsageError("--train-images and --train-seconds are two budgets: give one of them")
-    given = {OPTIONS[name]: value for name, value in options.items() if value is not None}
-    return given | dict(settings or {})
+    return given
 
 
 def configurations(benchmark: str, given: Mapping[str, Any], *, baseline: bool) -> list[Config]:

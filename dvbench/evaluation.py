@@ -27,6 +27,7 @@ Estimates: TypeAlias = dict[str, Estimate]
 INTERVALS = {"precision": PRECISION_INTERVAL, "recall": RECALL_INTERVAL}
 HIGHER_IS_BETTER = {"precision", "recall"}
 OF_PIXELS = {"lsd"}
+OF_EQUAL_NUMBERS = {"precision", "recall"}  # take no more samples than there are images to hold them against
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Judge:
             "value": estimate.value,
             "low": estimate.low,
             "high": estimate.high,
-            "n": n,
+            "n": min(n, len(reference.features)) if name in OF_EQUAL_NUMBERS else n,
             "detector": None if of_pixels else f"{detector.name} {detector.version}",
             "detector_hash": None if of_pixels else detector.weights_hash,
             "reference": reference.name,

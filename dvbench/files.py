@@ -15,6 +15,8 @@ import platformdirs
 
 from dvbench.errors import UsageError, WorkError
 
+PART = ".part"  # how the name of a temporary file ends
+
 
 @contextmanager
 def told(path: Path) -> Iterator[None]:
@@ -37,10 +39,18 @@ def told(path: Path) -> Iterator[None]:
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, flush it to the disk and rename it over ``path``."""
+    """Let ``write`` fill a temporary file beside ``path``, flush it to the disk and rename it over ``path``.
+
+    A link stays one, to the new file; what is no file, such as a pipe, is written to as it is.
+    """
     with told(path):
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                write(file)
+            return
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PART)
         try:
             with os.fdopen(handle, "wb") as file:
                 write(file)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from typing import Any, TypeAlias
 from weakref import WeakMethod
 
@@ -21,6 +22,7 @@ from dvbench.memory import ran_out
 logger = logging.getLogger(__name__)
 
 Given: TypeAlias = Mapping[int, tuple[torch.Tensor, torch.Tensor]]
+Autocast: TypeAlias = Callable[[], AbstractContextManager[Any]]
 
 # Calls before what a call does is recorded: libraries choose kernels and take memory in the first.
 CALLS_BEFORE = 3
@@ -108,12 +110,13 @@ class Recorded(Recorder):
 class Passes(Recorder):
     """``network.at_levels`` in training, there and back: recorded for each division of ``whole`` images among levels.
 
-    A recording has one place for its gradient: that of a batch in parts, added up, would be overwritten meanwhile.
+    ``autocast``: a factory of the context in which the network runs, there and not back. A recording has one place for
+    its gradient: that of a batch in parts, added up, would be overwritten meanwhile.
     """
 
-    def __init__(self, network: Backbone) -> None:
+    def __init__(self, network: Backbone, autocast: Autocast) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.autocast = network, autocast
         self.whole = 0
 
     def __call__(self, given: Given) -> dict[int, torch.Tensor]:
@@ -127,7 +130,8 @@ class Passes(Recorder):
                 self.replays.clear()  # and their memory let go: without them there is enough, or batches are split
                 self._refuse(error)
         if sizes not in self.replays:
-            return self.network.at_levels(given)
+            with self.autocast():
+                return self.network.at_levels(given)
         return dict(zip(given, self.replays[sizes](*_flat(given)), strict=True))
 
     def _record(self, given: Given) -> Callable[..., Any]:
@@ -135,7 +139,7 @@ class Passes(Recorder):
         with warnings.catch_warnings():
             # Said of the calls before the recording, which are made on a stream of their own.
             warnings.filterwarnings("ignore", "The AccumulateGrad node's stream")
-            function = AtLevels(self.network, tuple(given))
+            function = AtLevels(self.network, tuple(given), self.autocast)
             made: Callable[..., Any] = torch.cuda.make_graphed_callables(
                 function, values, CALLS_BEFORE, allow_unused_input=True, pool=self._memory()
             )
@@ -143,16 +147,17 @@ class Passes(Recorder):
 
 
 class AtLevels(nn.Module):
-    """``network.at_levels`` as a function of tensors alone: x and t of each of ``levels`` in turn."""
+    """``network.at_levels`` under ``autocast``, a function of tensors alone: x and t of each of ``levels`` in turn."""
 
-    def __init__(self, network: Backbone, levels: tuple[int, ...]) -> None:
+    def __init__(self, network: Backbone, levels: tuple[int, ...], autocast: Autocast) -> None:
         super().__init__()
-        self.network, self.levels = network, levels
+        self.network, self.levels, self.autocast = network, levels, autocast
 
     def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Return what the network says at each level."""
         given = dict(zip(self.levels, zip(values[::2], values[1::2], strict=True), strict=True))
-        said = self.network.at_levels(given)
+        with self.autocast():
+            said = self.network.at_levels(given)
         return tuple(said[level] for level in self.levels)
 
 

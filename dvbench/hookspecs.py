@@ -53,4 +53,7 @@ def dvbench_detectors() -> Iterable[Plugin]:
 
 @hookspec
 def dvbench_commands(cli: click.Group) -> None:
-    """Add Click commands to the program: ``@cli.command() def mine(): ...``."""
+    """Add Click commands to the program: ``@cli.command() def mine(): ...``.
+
+    A command ends with another exit code by ``click.get_current_context().exit(3)``; sys.exit is a failure.
+    """

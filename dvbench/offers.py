@@ -5,12 +5,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+import textwrap
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from dvbench.api import Plugin
+from dvbench.errors import WorkError
+
+LONGEST = 300  # characters of a stranger's error that are told: some list all of a network's weights
 
 
 @dataclass(frozen=True)
@@ -85,9 +89,23 @@ def canonical(distribution: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return an error's kind and first line."""
-    first = str(error).strip().partition("\n")[0]
-    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+    """Return an error's kind and what it says, in one line."""
+    said = textwrap.shorten(str(error), LONGEST, placeholder=" ...")
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def failure(label: str, complaint: str) -> WorkError:
+    """Return the error of a plugin that did not do what it must; ``label`` says whose it is, as Registry.label does."""
+    kind, name = label.split()[:2]
+    return WorkError(
+        f"{label} {complaint}: mend it (`dvbench plugins check {name}` shows what holds and what does not), or choose "
+        f"another {kind}"
+    )
+
+
+def raised(label: str, asked: str, error: BaseException) -> WorkError:
+    """Return the error of a plugin that raised ``error`` when it was ``asked`` for something."""
+    return failure(label, f"raised {reason(error)} when {asked} (--debug shows where)")
 
 
 def sound(plugins: Any) -> list[Plugin]:

@@ -53,10 +53,13 @@ class Optimizer:
             flat.gather()
         for part in self.parts:
             self.scaler.unscale_(part)
-        torch.nn.utils.clip_grad_norm_([flat.values for flat in self.flats], self.clip)
-        for part in self.parts:
-            part.param_groups[0]["lr"] = lr
-            self.scaler.step(part)
+        norm = torch.nn.utils.clip_grad_norm_([flat.values for flat in self.flats], self.clip)
+        # Each part looks for an overflow in its own gradients alone, and clipping has spoilt all by it. Only where the
+        # loss is scaled is the device waited for.
+        if not self.scaler.is_enabled() or bool(norm.isfinite()):
+            for part in self.parts:
+                part.param_groups[0]["lr"] = lr
+                self.scaler.step(part)
         self.scaler.update()
         self.forget()
 
@@ -105,7 +108,8 @@ class Muon(torch.optim.Optimizer):
             state["mean"] = torch.zeros_like(values)
         mean = state["mean"]
         mean.lerp_(values.grad, 1 - MOMENTUM)
-        ahead = values.grad.lerp(mean, MOMENTUM)  # Nesterov's look
+        # Nesterov's look. The polynomial blows up what bf16 and fp16 round.
+        ahead = values.grad.lerp(mean, MOMENTUM).to(torch.promote_types(values.dtype, torch.float32))
         if group["weight_decay"]:
             values.mul_(1 - group["lr"] * group["weight_decay"])
         for matrix, update in zip(self.matrices, orthogonal(self.flat.matrices(ahead)), strict=True):

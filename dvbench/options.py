@@ -41,6 +41,8 @@ def _option(cls: type[Any], parameter: inspect.Parameter) -> Option:
     what = f"the constructor of {cls.__name__} has the parameter {str(parameter)!r}"
     if parameter.kind not in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}:
         raise UsageError(f"{what}, which names no option: name each, with a type and a default")
+    if parameter.name == "name":
+        raise UsageError(f"{what}, and `name` is what chooses the plugin itself: call it otherwise")
     if parameter.annotation is parameter.empty or parameter.default is parameter.empty:
         raise UsageError(f"{what}, which is no option without a type and a default: give it both")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -55,9 +55,20 @@ class Work:
         """Read what an earlier process left. Raises UsageError for a damaged file, or for one of other data."""
         if self.directory.weights.exists():
             self.weights = self._read(self.directory.weights)
-        elif self.directory.training.exists():
+            self.drawn = list(self._batches())
+            return
+        if self.directory.training.exists():
             self.training = self._read(self.directory.training)
-        self.drawn = [self._read(file) for file in self.directory.drawn]
+        for file in self.directory.drawn:  # with weights that are no more: those to come may be others
+            file.unlink()
+
+    def _batches(self) -> Iterator[Held]:
+        """Read the batches drawn so far, up to the first that is missing: what follows it is drawn anew."""
+        done = 0
+        while (file := self.directory.batch(done)).exists():
+            batch = self._read(file)
+            done += len(batch[0]["samples"])
+            yield batch
 
     def _read(self, file: Path) -> Held:
         tensors, state = checkpoint.read(file)
@@ -72,9 +83,9 @@ class Work:
         checkpoint.write(file, tensors, {**state, "train_hash": self.parts.train_hash})
 
     def prepare(self) -> None:
-        """Let a network that asks for it see the process and the training images."""
-        if prepare := getattr(self.parts.network, "prepare", None):
-            prepare(self.parts.process, self.parts.dataset.train, self.config.prediction)
+        """Let a network that asks for it see the process and the training images, and see that any answers."""
+        parts = self.parts
+        parts.guard.prepare(parts.network, parts.process, parts.dataset.train, self.config.prediction, parts.device)
 
     def train(self, interruption: Interruption, results: Path | None) -> Json:
         """Put trained weights into the network and return what the training cost.

@@ -8,6 +8,7 @@ Each line is a kind, a name and the options to try it with; each becomes a test 
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,8 +22,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Add a test for each plugin named, before the package's own tests."""
-    lines = session.config.getini(INI)
+    """Add a test for each plugin named, before the package's own tests, unless some of these alone are asked for."""
+    config = session.config
+    asked = config.args if config.args_source is config.ArgsSource.ARGS else []
+    if any("::" in arg or Path(config.invocation_params.dir, arg).is_file() for arg in asked):
+        return
+    lines = config.getini(INI)
     items[:0] = [Conformance.from_parent(session, name=f"conformance of {line}", line=line) for line in lines]
 
 

@@ -39,6 +39,7 @@ def read(path: Path) -> Record:
     mend = f"restore it, or delete its directory {path.parent}" if path.name == NAME else "restore it"
     try:
         raw = json.loads(path.read_bytes(), parse_constant=_refuse)
+        json.dumps(raw, allow_nan=False, ensure_ascii=False).encode()  # 1e999 or half of a surrogate pair may be in it
         return Record.model_validate(migrated(raw) if isinstance(raw, dict) else raw, strict=True)
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror or error}): {mend}") from error

@@ -7,25 +7,27 @@ import importlib
 import io
 import os
 import pkgutil
+import re
 from contextlib import contextmanager, redirect_stdout
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
+import click
 import pluggy
 
 from dvbench import hookspecs
 from dvbench.api import KINDS
-from dvbench.errors import UsageError, unknown
+from dvbench.errors import DvbenchError, UsageError, unknown
 from dvbench.known import bringer
-from dvbench.offers import Offer, Problem, Source, canonical, package, reason, sound, source_digest
+from dvbench.offers import Offer, Problem, Source, canonical, package, raised, reason, sound, source_digest
 from dvbench.options import Option, check, read
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
-
-    import click
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 GROUP = "dvbench"
+# Groups that nobody reads, and that were meant to be this one.
+MISTAKEN = re.compile(rf"{GROUP}(\..+|[-_]?plugins?)")
 # Distributions that are not to be loaded, separated by commas; "all" leaves the built-in plugins alone.
 DISABLE = "DVBENCH_DISABLE_PLUGINS"
 
@@ -95,9 +97,14 @@ class Registry:
                 if GROUP not in (dist.read_text("entry_points.txt") or ""):
                     continue
                 found = dist.entry_points.select(group=GROUP)
-                if found and canonical(dist.name) not in seen:  # an earlier place on the path hides a later one
-                    seen.add(canonical(dist.name))
-                    yield from found
+                mistaken = [point for point in dist.entry_points if MISTAKEN.fullmatch(point.group)]
+                if (not found and not mistaken) or canonical(dist.name) in seen:
+                    continue  # an earlier place on the path hides a later one
+                seen.add(canonical(dist.name))
+                for point in mistaken:
+                    source = Source(dist.name, dist.version, point.name)
+                    self._report(source, f"it is in the group {point.group!r}, which is not read: use {GROUP!r}")
+                yield from found
 
     def _register(self, plugin: object, source: Source) -> None:
         name = f"{source.distribution}:{source.entry_point}"
@@ -193,13 +200,14 @@ class Registry:
         """Name the distribution in whose code ``error`` was raised, None where it was nobody's plugin."""
         owners: dict[str, Source | Offer] = dict(self._modules)
         owners |= {package(offer.plugin.target): offer for offers in self._collected.values() for offer in offers}
-        raised = None
+        del owners[GROUP]  # what a plugin calls wrongly is not at fault
+        owner = None
         trace = error.__traceback__
         while trace is not None:
             running = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
-            raised = owners.get(running, raised)
+            owner = owners.get(running, owner)
             trace = trace.tb_next
-        return None if raised is None or raised.distribution == GROUP else f"{raised.distribution} {raised.version}"
+        return None if owner is None else f"{owner.distribution} {owner.version}"
 
     def load(self, kind: str, name: str) -> type[Any]:
         """Import the class behind ``name``."""
@@ -225,7 +233,37 @@ class Registry:
 
     def options(self, kind: str, name: str) -> dict[str, Option]:
         """Read the options of ``name`` from its constructor."""
-        return read(self.load(kind, name), CONTEXT[kind])
+        cls = self.load(kind, name)
+        try:
+            return read(cls, CONTEXT[kind])
+        except UsageError as error:
+            raise UsageError(f"{self.label(kind, name)} is unusable: {error}") from error
+
+    def usable(self, name: str, ladder: Sequence[int]) -> tuple[int, ...]:
+        """Return the part of ``ladder`` that the basis ``name`` descends. WorkError: it is no such part."""
+        cls = self.load("basis", name)
+        with self._blamed("basis", name, f"asked which part of the ladder {','.join(map(str, ladder))} it descends"):
+            part = tuple(cls.usable(ladder))
+            if not part or part != tuple(ladder[: len(part)]):
+                raise TypeError(f"{part!r} is no beginning of the ladder")
+        return part
+
+    @contextmanager
+    def _blamed(self, kind: str, name: str, asked: str) -> Iterator[None]:
+        """Raise what a stranger's plugin raises, SystemExit included, anew with its name.
+
+        Errors for the user pass, and those of full memory, which others know how to tell.
+        """
+        try:
+            yield
+        except DvbenchError:
+            raise
+        except (Exception, SystemExit) as error:
+            from dvbench.memory import ran_out
+
+            if self.find(kind, name).distribution == GROUP or ran_out(error):
+                raise
+            raise raised(self.label(kind, name), asked, error) from error
 
     def _checked(self, kind: str, name: str, options: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
         return check(f"{kind} {name}", self.options(kind, name), options)
@@ -240,10 +278,11 @@ class Registry:
         if lacking := [key for key in CONTEXT[kind] if key not in context]:
             raise UsageError(f"{kind} {name} needs {' and '.join(lacking)}: pass them by name")
         typed = {key: value for key, value, _ in self._checked(kind, name, options)}
-        try:
-            return cls(**{key: context[key] for key in CONTEXT[kind]}, **typed)
-        except ValueError as error:
-            raise UsageError(f"{kind} {name}: {error}") from error
+        with self._blamed(kind, name, "it was made"):
+            try:
+                return cls(**{key: context[key] for key in CONTEXT[kind]}, **typed)
+            except ValueError as error:
+                raise UsageError(f"{kind} {name}: {error}") from error
 
     def versions(self, names: Iterable[tuple[str, str]]) -> dict[str, str]:
         """Return the version of each distribution that the (kind, name) pairs come from."""
@@ -259,20 +298,34 @@ class Registry:
         return {o.distribution: source_digest(package(o.plugin.target)) for o in offers if o.distribution != GROUP}
 
     def add_commands(self, cli: click.Group) -> None:
-        """Let every plugin add its commands; one that fails, or replaces what was there, adds none."""
+        """Let every plugin add its commands; one that fails, replaces what was there or adds no command, adds none."""
         for impl in self._manager.hook.dvbench_commands.get_hookimpls():
-            before = dict(cli.commands)
+            before = [(group, dict(group.commands)) for _, group in _below(cli) if isinstance(group, click.Group)]
             count = len(self.problems)
             source = self._sources[impl.plugin_name]
             with self._isolated(source, "calling dvbench_commands"):
                 impl.function(*(cli for _ in impl.argnames))
-            if taken := [name for name, command in before.items() if cli.commands.get(name) is not command]:
-                self._report(source, f"it replaces the command {', '.join(taken)}")
+            for group, held in before:
+                if taken := [name for name, command in held.items() if group.commands.get(name) is not command]:
+                    self._report(source, f"it replaces the command {', '.join(taken)}")
+            for name, command in _below(cli):
+                if not isinstance(command, click.Command):
+                    kind = type(command).__name__
+                    self._report(source, f"it adds {name!r}, a {kind} and no command: put @click.command() before it")
             if any(problem.skipped for problem in self.problems[count:]):
-                cli.commands.clear()
-                cli.commands.update(before)
-            elif added := sorted(cli.commands.keys() - before.keys()):
+                for group, held in before:
+                    group.commands.clear()
+                    group.commands.update(held)
+            elif added := sorted(cli.commands.keys() - before[0][1].keys()):
                 self.commands[source] = added
+
+
+def _below(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield a command and all below it, each with its name."""
+    yield name, command
+    if isinstance(command, click.Group):
+        for key, each in command.commands.items():
+            yield from _below(each, key)
 
 
 def version(distribution: str) -> str:

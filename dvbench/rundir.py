@@ -10,8 +10,8 @@ from typing import Any
 
 from dvbench import record as records
 from dvbench.config import Config
-from dvbench.errors import DvbenchError
-from dvbench.files import told, write_text
+from dvbench.errors import DvbenchError, UsageError
+from dvbench.files import PART, told, write_text
 from dvbench.record import Record
 
 
@@ -43,12 +43,17 @@ class RunDirectory:
 
     @property
     def drawn(self) -> list[Path]:
-        """The batches of samples drawn so far, in order, each with what it cost."""
+        """The batches of samples drawn so far, each with what it cost."""
         return sorted((self.path / "checkpoints").glob("samples-*.safetensors"))
 
     def batch(self, first: int) -> Path:
         """Where the batch goes whose first sample has this index."""
         return self.path / "checkpoints" / f"samples-{first:09}.safetensors"
+
+    @property
+    def unfinished(self) -> list[Path]:
+        """The temporary files of a process that was killed while it wrote."""
+        return sorted(self.path.rglob(f".*{PART}"))
 
     @property
     def samples(self) -> Path:
@@ -71,7 +76,12 @@ class Log:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        try:
+            self.lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            self.lines = []
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read ({error.strerror}): move it away to go on without it") from error
 
     def add(self, **event: Any) -> None:
         """Add an event; it reaches the file with the next ``write``."""

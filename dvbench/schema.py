@@ -48,6 +48,7 @@ class Method(_Part):
     jump: str | None = Field(None, description="what noise a jump fills in: sigma, or matched to the data's moments")
     train_hash: str | None = Field(None, description="SHA-256 of all that the trained weights depend on")
     trained_by: str | None = Field(None, description="run_id of the run whose weights were taken; null: trained here")
+    fingerprint: str | None = Field(None, description="the dataset's own: another one means that its data have changed")
 
 
 class Environment(_Part):

@@ -79,8 +79,9 @@ def assemble(config: Config, registry: Registry) -> Parts:
     detector: Detector = WatchedDetector(create(config, registry, "detector"), guard)
     dataset = guard.dataset(create(config, registry, "dataset", size=config.ladder[0]), config.ladder[0])
     made = design(config, registry, guard, dataset.train.shape[-1], torch.device("cpu"))
-    if fit := getattr(made.process.basis, "fit", None):
-        fit(to_float(dataset.train[:MOST_TO_FIT], torch.device("cpu")))
+    if hasattr(made.process.basis, "fit"):
+        guard.fit(made.process.basis, to_float(dataset.train[:MOST_TO_FIT], torch.device("cpu")))
+    guard.basis(made.process.basis)
     plugins = registry.versions(chosen(config)) | {"dvbench": version("dvbench")}
     code = registry.code(chosen(config))
     inputs = train_hash(config, dataset.fingerprint, registry)

@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +18,7 @@ from dvbench.checkpoint import under
 from dvbench.config import Training
 from dvbench.environment import tf32
 from dvbench.errors import WorkError
-from dvbench.graphs import Passes, can_record
+from dvbench.graphs import Autocast, Passes, can_record
 from dvbench.measure.clock import NetworkClock, wait
 from dvbench.memory import halved, release, sent
 from dvbench.optimizer import Optimizer
@@ -61,17 +60,17 @@ class Trainer:
         options: Training,
         seed: int,
         device: torch.device,
-        autocast: Callable[[], AbstractContextManager[Any]],
+        autocast: Autocast,
         *,
         loss_scaling: bool = False,
         say: Callable[[str], object] = lambda _said: None,
     ) -> None:
         self.network, self.process, self.images, self.limits = network, process, images, limits
         self.prediction, self.options, self.seed, self.device = prediction, options, seed, device
-        self.autocast, self.say = autocast, say
+        self.say = say
         self.microbatch = options.microbatch or options.batch
         self.clock = NetworkClock(device)
-        self.passes = Passes(network)
+        self.passes = Passes(network, autocast)
         self.ema = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
         # A network has few such modules, or none, and looking through all takes long.
         self.buffered = [
@@ -88,9 +87,12 @@ class Trainer:
             flat.place([averages[id(p)] for p in flat.parameters], values)
         self.times = TrainingTimes.of(process, options.shares, options.least_t)
         self.weights = options.weights or (1.0,) * (process.K + 1)
-        self.draws = torch_generator(seed, "training times")
-        self.flips = torch_generator(seed, "training flips")
-        self.noise = torch_generator(seed, "training noise", device)
+        self.generators = {
+            "times": torch_generator(seed, "training times"),
+            "flips": torch_generator(seed, "training flips"),
+            "noise": torch_generator(seed, "training noise", device),
+            **default_generators(device),
+        }
         self.progress = Progress(images_per_level=[0] * (process.K + 1))
         self._epoch: tuple[int, npt.NDArray[np.int64]] = (-1, np.empty(0, dtype=np.int64))
 
@@ -105,24 +107,22 @@ class Trainer:
 
         What a recordable network asks a GPU for is recorded then.
         """
-        buffers = [buffer.clone() for buffer in self.network.buffers()]
-        noise = self.noise.get_state()
-        devices = [self.device] if self.device.type == "cuda" else []
-        x0 = to_float(self.images[np.arange(self.options.batch) % len(self.images)], self.device)
+        random, whole = self._random(), self.options.batch
+        left = whole if self.options.images is None else self.options.images - self.progress.images
         self.network.train()
         if can_record(self.device, self.network):
-            self.passes.whole = len(x0)
-        with torch.random.fork_rng(devices):
-            for counts in self.times.groups(len(x0)):
+            self.passes.whole = whole
+        # A budget of images may end with a smaller batch, or be one.
+        for batch in filter(None, dict.fromkeys((min(whole, left), left % whole))):
+            x0 = to_float(self.images[np.arange(batch) % len(self.images)], self.device)
+            for counts in self.times.groups(batch):
                 t = torch.tensor(self.times.ends).repeat_interleave(torch.tensor(counts))
                 self._gradient(x0, t, self._groups(t))
         self.passes.whole = 0
         self.optimizer.forget()
         wait(self.device)
         self.clock.take()
-        self.noise.set_state(noise)
-        for buffer, held in zip(self.network.buffers(), buffers, strict=True):
-            buffer.copy_(held)
+        self._rewind(random)
 
     def train(self, after_step: Callable[[Progress], object]) -> None:
         """Train to the end of the budget, calling ``after_step`` (not timed) after each step."""
@@ -153,7 +153,7 @@ class Trainer:
         x0 = to_float(self.images[self._next_indices(batch)], self.device)
         if options.flip:
             x0 = torch.where(self._coins(batch)[:, None, None, None], x0.flip(-1), x0)
-        t = self.times.draw(batch, self.draws)
+        t = self.times.draw(batch, self.generators["times"])
         lr = options.lr * self._learning_rate()
         groups = self._groups(t)
         total = self._gradient(x0, t, groups)
@@ -175,6 +175,7 @@ class Trainer:
 
         Where the device runs out of memory, half as many images are in the network at a time from then on.
         """
+        random = self._random()
         while True:
             try:
                 return self._accumulate(x0, t, groups)
@@ -183,7 +184,9 @@ class Trainer:
                 self.microbatch = halved(held, error)
             # Only here, where the error no longer holds what filled the memory, is there any to try again with.
             self.optimizer.forget()
+            self.passes.replays.clear()  # of whole batches, which do not come again
             release(self.device)
+            self._rewind(random)
             self.say(f"out of memory with {held} images in the network: going on with {self.microbatch}")
 
     def _accumulate(self, x0: torch.Tensor, t: torch.Tensor, groups: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -203,12 +206,12 @@ class Trainer:
         process, seen, wanted = self.process, {}, {}
         for level, (images, t) in chosen.items():
             x0 = process.lower(images, level)
-            noise = torch.randn(x0.shape, generator=self.noise, device=self.device)
+            noise = torch.randn(x0.shape, generator=self.generators["noise"], device=self.device)
             x = process.diffuse(x0, t, noise, level)
             weight = loss_weight(self.prediction, process, t, level, self.options.min_snr, self.options.snr, x0)
             wanted[level] = target(self.prediction, process, x0, noise, t, level), self.weights[level] * weight
             seen[level] = scaled_input(process, x, t, level, self.limits.std), (t / process.T).to(x)
-        with tf32(self.device), self.autocast(), self.clock.running():
+        with tf32(self.device), self.clock.running():
             said = self.passes(seen)
         total = torch.zeros((), device=self.device)
         for level, (goal, weight) in wanted.items():
@@ -223,7 +226,7 @@ class Trainer:
 
     def _coins(self, batch: int) -> torch.Tensor:
         """Toss a coin [batch] for each image."""
-        return sent(torch.rand(batch, generator=self.flips) < 0.5, self.device)
+        return sent(torch.rand(batch, generator=self.generators["flips"]) < 0.5, self.device)
 
     def _next_indices(self, batch: int) -> npt.NDArray[np.int64]:
         """Return the next indices into the training split: every image once an epoch, in an order of the seed's."""
@@ -249,41 +252,61 @@ class Trainer:
         decay = min(self.options.ema, (1 + self.progress.steps) / (10 + self.progress.steps))
         for average, now in zip(self.averages, self.optimizer.flats, strict=True):
             average.lerp_(now.values, 1 - decay)
+        for kept, buffer in self._buffers():
+            kept.copy_(buffer)
+
+    def _buffers(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield each buffer of ``ema``, which is that of the last step, with that of the network."""
         for held, module in self.buffered:
-            for kept, buffer in zip(held.buffers(recurse=False), module.buffers(recurse=False), strict=True):
-                kept.copy_(buffer)
+            yield from zip(held.buffers(recurse=False), module.buffers(recurse=False), strict=True)
+
+    def _random(self) -> dict[str, torch.Tensor]:
+        """Return the state of every generator."""
+        return {name: generator.get_state() for name, generator in self.generators.items()}
+
+    @torch.no_grad()
+    def _rewind(self, random: Mapping[str, torch.Tensor]) -> None:
+        """Give the generators the states that ``_random`` returned, and the buffers what the last step left in them."""
+        for name, state in random.items():
+            self.generators[name].set_state(state)
+        for kept, buffer in self._buffers():
+            buffer.copy_(kept)
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Return all tensors of the state: weights, averaged weights, the optimiser's, every random generator's."""
         held = {f"network.{name}": value for name, value in self.network.state_dict().items()}
         held |= {f"ema.{name}": value for name, value in self.ema.state_dict().items()}
         held |= {f"optimizer.{name}": value for name, value in self.optimizer.tensors().items()}
-        held |= {"random.times": self.draws.get_state(), "random.noise": self.noise.get_state()}
-        held["random.flips"] = self.flips.get_state()
-        held["random.torch"] = torch.get_rng_state()  # dropout's, and whatever a plugin draws
-        if self.device.type == "cuda":
-            held["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        return held
+        return held | {f"random.{name}": value for name, value in self._random().items()}
 
     def state(self) -> dict[str, Any]:
         """Return the plain numbers of the state."""
         scaler = self.scaler.state_dict() if self.scaler.is_enabled() else {}
-        return {"progress": vars(self.progress), "scaler": scaler}
+        return {"progress": vars(self.progress), "scaler": scaler, "microbatch": self.microbatch}
 
     def load(self, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
         """Go on from what ``tensors`` and ``state`` returned. Raises KeyError or RuntimeError where they do not fit."""
         self.network.load_state_dict(under("network", tensors))
         self.ema.load_state_dict(under("ema", tensors))
         self.optimizer.load(under("optimizer", tensors))
-        self.draws.set_state(tensors["random.times"])
-        self.noise.set_state(tensors["random.noise"])
-        self.flips.set_state(tensors["random.flips"])
-        torch.set_rng_state(tensors["random.torch"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
+        self._rewind(under("random", tensors))
         if state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
+        self.microbatch = min(
+            self.microbatch, state.get("microbatch", self.microbatch)
+        )  # what went in, or is asked for
         self.progress = Progress(**state["progress"])
+
+
+def default_generators(device: torch.device) -> dict[str, torch.Generator]:
+    """Return those from which a network on ``device`` draws by itself: dropout, and whatever a plugin draws."""
+    held = {"torch": torch.default_generator}
+    if device.type == "cuda":
+        number = torch.cuda.current_device() if device.index is None else device.index
+        held["cuda"] = torch.cuda.default_generators[number]
+    elif device.type == "mps":
+        held["mps"] = torch.mps._get_default_mps_generator()  # noqa: SLF001 - only its state has a public name
+    return held
 
 
 def packed(groups: Sequence[torch.Tensor], most: int) -> Iterator[dict[int, torch.Tensor]]:

@@ -270,6 +270,108 @@ def raising(*_args, **_options):
     raise KeyboardInterrupt
 
 
+def stopped_at_batch(number):
+    """Return a sampler's ``sample`` that is interrupted at the batch with this number, from 1 on."""
+    original, calls = Ancestral.sample, []
+
+    def sample(self, *args):
+        calls.append(self)
+        return raising() if len(calls) == number else original(self, *args)
+
+    return sample
+
+
+def checkpoints(path, pattern):
+    return sorted((path.parent / "results").glob(f"*/*/checkpoints/{pattern}"))
+
+
+def test_each_sample_is_drawn_once_where_a_batch_is_missing(tiny, monkeypatch):
+    batches = {"sampling.batch": 2}
+    whole = run(tiny, set=batches)
+    with monkeypatch.context() as patch:
+        patch.setattr(Ancestral, "sample", stopped_at_batch(3))
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny, set=batches, fresh=True)
+    first, _ = checkpoints(tiny, "samples-*")
+    first.write_bytes(b"no samples")
+    with pytest.raises(UsageError, match="delete it to go on without it"):
+        run(tiny, set=batches)
+    first.unlink()
+    resumed = run(tiny, set=batches)
+    assert len(resumed.resumed) == 1
+    assert np.array_equal(samples(tiny, resumed), samples(tiny, whole))
+    assert not checkpoints(tiny, "samples-*")
+
+
+def test_samples_of_weights_that_are_no_more_are_drawn_anew(tiny, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Ancestral, "sample", stopped_at_batch(2))
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny)
+    for file in checkpoints(tiny, "weights*"):
+        file.unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train", raising)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny)
+    assert not checkpoints(tiny, "samples-*")
+    drawn = []
+    original = Ancestral.sample
+    monkeypatch.setattr(Ancestral, "sample", lambda self, *args: drawn.append(args) or original(self, *args))
+    assert len(run(tiny).resumed) == 2
+    assert len(drawn) == 2
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_what_another_process_finished_meanwhile_is_kept(tiny, monkeypatch, fresh):
+    original, others = bench.assemble, []
+
+    def meanwhile(*args):
+        parts = original(*args)
+        if not others:
+            others.append(None)
+            others[0] = run(tiny, fresh=fresh)
+        return parts
+
+    earlier = run(tiny) if fresh else None
+    monkeypatch.setattr(bench, "assemble", meanwhile)
+    mine = run(tiny, fresh=fresh)
+    (other,) = others
+    assert records.read(directory(tiny, other) / "record.json") == other
+    if fresh:
+        assert [other.run_id, mine.run_id] == [f"{earlier.run_id}-2", f"{earlier.run_id}-3"]
+    else:
+        assert mine == other
+
+
+def test_a_run_goes_on_with_a_damaged_log_and_names_one_that_cannot_be_read(tiny, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Ancestral, "sample", raising)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny)
+    (log,) = (tiny.parent / "results").rglob("log.jsonl")
+    log.unlink()
+    log.mkdir()
+    with pytest.raises(UsageError, match=r"log\.jsonl cannot be read \(Is a directory\): move it away"):
+        run(tiny)
+    log.rmdir()
+    log.write_bytes(b"\xff\xfe\n")
+    assert run(tiny).status == "finished"
+    assert json.loads(log.read_text().splitlines()[-1])["event"] == "finished"
+
+
+def test_what_a_killed_process_half_wrote_is_cleared_away(tiny, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(Ancestral, "sample", raising)
+        with pytest.raises(KeyboardInterrupt):
+            run(tiny)
+    (weights,) = checkpoints(tiny, "weights*")
+    for place in (weights.parent, weights.parents[1]):
+        (place / ".some.name.part").write_bytes(b"half")
+    run(tiny)
+    assert not list((tiny.parent / "results").rglob("*.part"))
+
+
 def test_reused_weights_stay_the_other_runs_when_sampling_is_resumed(tiny, monkeypatch):
     first = run(tiny)
     with monkeypatch.context() as patch:
@@ -290,6 +392,18 @@ def test_what_was_begun_on_other_data_is_not_gone_on_with(tiny, monkeypatch):
     with pytest.raises(UsageError, match=r"the data, a version or the machine has changed .*: give --fresh"):
         run(tiny)
     assert run(tiny, fresh=True).status == "finished"
+
+
+def test_a_finished_run_of_data_that_changed_is_not_reported_as_theirs(tiny):
+    record = run(tiny)
+    pictures = sorted((tiny.parent / "pictures").iterdir())
+    pictures[0].unlink()
+    with pytest.raises(UsageError, match=r"pictures have changed since .* was finished: give --fresh"):
+        run(tiny)
+    for picture in pictures[1:]:
+        picture.unlink()
+    assert run(tiny) == record  # there is nothing to measure anew
+    assert record.method.fingerprint
 
 
 def test_another_detector_or_sampler_needs_no_other_training(tiny):

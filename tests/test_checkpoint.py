@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 
 from dvbench import checkpoint
 from dvbench.errors import UsageError, WorkError
+from dvbench.files import write_text
 
 TENSORS = {
     "a": torch.arange(6.0).reshape(2, 3),
@@ -58,10 +62,32 @@ def test_any_damage_is_found(whole, tmp_path_factory, data):
         assert all(torch.equal(tensors[name], tensor) for name, tensor in TENSORS.items())
 
 
-def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
-    import errno
-    import os
+def test_a_link_stays_one_and_what_it_leads_to_is_replaced(tmp_path):
+    (tmp_path / "there").mkdir()
+    link, file = tmp_path / "link", tmp_path / "there" / "file"
+    link.symlink_to(file)
+    for text in ("new", "newer"):
+        write_text(link, text)
+        assert link.is_symlink()
+        assert file.read_text() == text
+    assert list(file.parent.iterdir()) == [file]
 
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_text(path, "told")
+        assert os.read(reader, 10) == b"told"
+    finally:
+        os.close(reader)
+    assert path.is_fifo()
+    with pytest.raises(UsageError, match="cannot be written"):
+        write_text(tmp_path, "a directory")
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "c.safetensors"
     checkpoint.write(path, TENSORS, STATE)
     before = path.read_bytes()

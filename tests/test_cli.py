@@ -75,6 +75,7 @@ def test_dry_run_prints_what_would_run_and_writes_nothing(tiny):
         (("run", "cats", "--ladder", "32,30,8"), "30 is no multiple of 4"),
         (("run", "cats", "--turns", "0.6,0.3"), "must rise"),
         (("run", "cats", "--set", "seed"), "KEY=VALUE"),
+        (("run", "cats", "--set", "seed=2020-13-45"), "the value in 'seed=2020-13-45' is no valid YAML"),
         (("run", "folder"), "give --data a directory or a zip"),
         (("run", "ffhq"), "NVlabs/ffhq-dataset"),
         (("run", "folder", "--data", "/does/not/exist"), "does not exist"),

@@ -91,6 +91,23 @@ def test_another_ladder_takes_no_shares_of_the_benchmarks_levels(tmp_path):
     assert resolve(str(path), asked, registry()).training.shares == (2, 1)
 
 
+def test_a_baseline_takes_no_whole_section_of_levels_either():
+    whole = {"basis": {"name": "haar"}, "schedule": {"name": "linear", "turns": [0.2, 0.5], "attenuation": 0.2}}
+    baseline = resolve("cats", baseline_of(overrides({}, whole)), registry())
+    assert baseline == resolved("cats", basis="identity", schedule="linear")
+
+
+def test_a_section_that_is_null_is_empty(tmp_path):
+    path = write_benchmark(tmp_path, evaluation=None)
+    assert resolved(path).evaluation is None
+    assert resolved(path, eval_every=16).evaluation.every == 16
+
+
+def test_a_file_names_no_place_outside_the_results(tmp_path):
+    with pytest.raises(UsageError, match="benchmark: must be a name that a directory may have"):
+        resolved(write_benchmark(tmp_path, benchmark="a/b"))
+
+
 def test_a_baseline_has_no_levels_to_weigh():
     settings = {"training.shares": [2, 1, 1], "training.weights": [1, 2, 3], "training.snr": "picture"}
     assert baseline_of(overrides({}, settings)) == baseline_of(overrides({}, {}))
@@ -131,6 +148,19 @@ def test_a_baseline_has_no_levels_to_weigh():
         ({"set": {"training.weights": [1, 2]}}, "training.weights must be 3 numbers above 0, one for each level"),
         ({"set": {"training.weights": [1, 2, 0]}}, "training.weights must be 3 numbers above 0"),
         ({"colour": "red"}, "option of run called 'colour'"),
+        ({"set": {"benchmark": ""}}, "benchmark: must be a name that a directory may have, such as cats, not ''"),
+        ({"set": {"benchmark": ".."}}, "a name that a directory may have"),
+        ({"set": {"benchmark": "../../x"}}, "a name that a directory may have"),
+        ({"set": {"benchmark": "a\0b"}}, "a name that a directory may have"),
+        ({"threads": 99_999}, "threads: input should be less than or equal to 1024, not 99999"),
+        ({"set": {"steps": 10**11}}, "steps: input should be less than or equal to 1000000"),
+        ({"set": {"training.a.b": 1}}, "no option of training called 'a.b'"),
+        ({"set": {"evaluation.a.b": 1, "evaluation.every": 2}}, "no option of evaluation called 'a.b'"),
+        ({"set": {"backbone": {"name": "unet", 1: 2}}}, "1 is no key of backbone"),
+        ({"set": {"training": {"images": 5, None: 2}}}, "None is no key of training"),
+        ({"set": {"training": 5, "training.images": 3}}, "training must hold keys and values for training.images"),
+        ({"train_images": 5, "set": {"training.seconds": 5}}, "two budgets: give one of them"),
+        ({"set": {"training.images": 5, "training.seconds": 5}}, "two budgets: give one of them"),
     ],
 )
 def test_wrong_input_is_one_sentence(given, sentence):
@@ -153,6 +183,11 @@ def test_an_unknown_benchmark_suggests_the_nearest():
         ("ladder: [16, 8]", "field required"),
         ("backbone: unet", "backbone must name a plugin"),
         ("dataset: {}", "dataset must name a plugin"),
+        ("seed: 2020-13-45", "mine.yaml is no valid YAML: month must be in 1..12"),
+        ("seed: !!timestamp foo", "mine.yaml is no valid YAML"),
+        ("seed: !!bool foo", "mine.yaml is no valid YAML"),
+        ("1: 2", "1 is no key of the configuration"),
+        ("~: 1", "None is no key of the configuration"),
         (None, "cannot be read"),
     ],
 )

@@ -185,6 +185,21 @@ class FirstLevel(Net):
         return super().forward(x, t, level)
 
 
+class Leaving(Net):
+    def at_levels(self, inputs):
+        return {0: self(*inputs[0], 0)}
+
+
+class Exiting(Net):
+    def forward(self, x, t, level):
+        raise SystemExit(0)
+
+
+class Departing(Linear):
+    def __init__(self, ladder: tuple[int, ...], steps: int) -> None:
+        raise SystemExit(0)
+
+
 class Short(Ddim):
     def sample(self, denoise, process, noise, steps):
         return super().sample(denoise, process, noise, max(steps - 1, process.K + 1))
@@ -346,6 +361,9 @@ WRONG = [
     ("backbone", Infinite, "answers are finite"),
     ("backbone", Stuck, "ten steps of training lower its loss"),
     ("backbone", FirstLevel, "answers in x's shape at every level"),
+    ("backbone", Leaving, "levels together answer as each alone"),
+    ("backbone", Exiting, "answers in x's shape at every level"),
+    ("schedule", Departing, "can be made for T = 50, 250, 1000"),
     ("sampler", Short, "as many network calls as asked for"),
     ("sampler", Flat, "images of level 0, finite"),
     ("sampler", OwnNoise, "all its randomness is the noise it is given"),
@@ -408,7 +426,7 @@ def test_what_raises_is_a_finding():
             raise RuntimeError("no\nluck")
 
     report = examine("basis", Raising)
-    assert {finding.figure for finding in report.failed} >= {"raised RuntimeError: no"}
+    assert {finding.figure for finding in report.failed} >= {"raised RuntimeError: no luck"}
 
 
 LINE = """
@@ -419,7 +437,11 @@ dvbench_plugins = ["sampler ddim", "sampler ddim eta=0.5", "basis nowhere"]
 
 def test_one_line_of_configuration_checks_a_package_s_plugins(pytester):
     pytester.makepyprojecttoml(LINE)
-    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-v")
+    pytester.makepyfile(test_own="def test_it(): pass")
+    for asked in ("test_own.py", "test_own.py::test_it"):
+        pytester.runpytest_subprocess("-p", "no:cacheprovider", asked).assert_outcomes(passed=1)
+    (pytester.path / "test_own.py").unlink()
+    result = pytester.runpytest_subprocess("-p", "no:cacheprovider", "-v", ".")
     result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(["*there is no basis called 'nowhere'*"])
 

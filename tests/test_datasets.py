@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import pickle
 import re
+import resource
 import struct
 import time
 import zipfile
 import zlib
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -24,7 +30,7 @@ from dvbench.builtin.downloads import Cifar10, FashionMnist
 from dvbench.builtin.faces import Faces
 from dvbench.builtin.folder import Folder
 from dvbench.builtin.imaging import Splits, distinct, package_directory, square
-from dvbench.errors import UsageError
+from dvbench.errors import UsageError, WorkError
 from dvbench.prediction import to_float
 
 
@@ -421,8 +427,66 @@ def test_without_a_network_the_files_to_give_are_named(cache, monkeypatch, cls):
     monkeypatch.setattr(datasets.CIFAR10, "url", nowhere + "cifar-10-python.tar.gz")
     monkeypatch.setattr(datasets.FashionMNIST, "mirrors", [nowhere])
     message = complaint(cls(32))
-    assert f"could not be downloaded into {cache / 'torchvision'}: where there is no network, give --data" in message
+    assert f"could not be downloaded into {cache / 'torchvision'} (" in message
+    assert "refused>" in message  # the cause
+    assert "): where there is no network, give --data" in message
     assert cls.files in message
+
+
+@pytest.fixture
+def mirror(fashion, monkeypatch, tmp_path):
+    """Offer the tiny files for downloading."""
+    from torchvision.datasets import FashionMNIST
+
+    served, resources = tmp_path / "served", []
+    served.mkdir()
+    for file in sorted((fashion / "FashionMNIST" / "raw").iterdir()):
+        archive = served / f"{file.name}.gz"
+        archive.write_bytes(gzip.compress(file.read_bytes()))
+        resources.append((archive.name, hashlib.md5(archive.read_bytes()).hexdigest()))
+    handler = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=served)) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        monkeypatch.setattr(FashionMNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+        monkeypatch.setattr(FashionMNIST, "resources", resources)
+        yield served
+        server.shutdown()
+
+
+def test_a_download_comes_whole_and_a_damaged_one_is_replaced(cache, fashion, mirror):
+    whole = everything(FashionMnist(28, data=str(fashion)))
+    root = cache / "torchvision"
+    (root / ".part" / "FashionMNIST").mkdir(parents=True)  # a process was killed
+    assert everything(FashionMnist(28)) == whole
+    assert sorted(path.name for path in root.iterdir()) == [".lock", "FashionMNIST"]
+    damaged = root / "FashionMNIST" / "raw" / "t10k-images-idx3-ubyte"
+    damaged.write_bytes(damaged.read_bytes()[:-5])
+    assert everything(FashionMnist(28)) == whole
+    for file in mirror.iterdir():
+        file.unlink()
+    assert everything(FashionMnist(28)) == whole  # it is downloaded once
+
+
+def test_two_at_their_first_use_both_get_the_pictures(fashion, mirror):
+    whole = everything(FashionMnist(28, data=str(fashion)))
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda _: everything(FashionMnist(28)), range(4))) == [whole] * 4
+
+
+def test_a_full_disk_is_a_failure_of_the_work(cache, mirror):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(WorkError, match=rf"^no space is left to write {cache / 'torchvision'}: "):
+            _ = FashionMnist(28).train
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in (cache / "torchvision").iterdir()] == [".lock"]
+
+
+def test_a_cache_that_cannot_be_written_is_told_as_such(cache, mirror):
+    cache.write_text("a file")
+    assert "torchvision cannot be written (Not a directory): make it writable" in complaint(FashionMnist(28))
 
 
 def test_an_epoch_out_of_the_cache_is_at_least_five_times_as_fast_as_decoding_it(tmp_path):

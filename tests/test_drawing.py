@@ -8,9 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+import dvbench
+from benchmarks import write_benchmark
+from dvbench.backbone import Backbone
 from dvbench.builtin.perfect import Perfect
 from dvbench.builtin.unet import UNet
-from dvbench.drawing import for_drawing
+from dvbench.drawing import Drawing, for_drawing
 from dvbench.environment import autocast
 
 CPU = torch.device("cpu")
@@ -50,6 +53,40 @@ def test_weights_are_cast_once_to_what_each_call_would_cast_them_to(network):
     kinds = {module.weight.dtype for module in once.modules() if isinstance(module, nn.Conv2d | nn.Linear)}
     assert kinds == {torch.bfloat16}
     assert {module.weight.dtype for module in once.modules() if isinstance(module, nn.GroupNorm)} == {torch.float32}
+
+
+def test_a_network_that_computes_a_part_exactly_draws_as_it_trained():
+    class Exact(Backbone):
+        def __init__(self):
+            super().__init__((16, 8), 3)
+            self.layer, self.time = nn.Conv2d(3, 3, 3, padding=1), nn.Linear(1, 3)
+
+        def forward(self, x, t, level):
+            with torch.autocast(x.device.type, enabled=False):
+                features = self.time(t[:, None])
+            return self.layer(x) + features[:, :, None, None]
+
+    exact = Exact()
+    assert torch.equal(said(for_drawing(exact, "bf16"), "bf16"), said(exact, "bf16"))
+
+
+def test_every_size_of_a_batch_is_called_before_its_clock_runs(tmp_path, monkeypatch):
+    seen, warm_up, draw = [], Drawing.warm_up, Drawing.draw
+
+    def warmed(self, batch):
+        seen.append(("warmed", batch))
+        warm_up(self, batch)
+
+    def drawn(self, indices):
+        seen.append(("drawn", len(indices)))
+        return draw(self, indices)
+
+    monkeypatch.setattr(Drawing, "warm_up", warmed)
+    monkeypatch.setattr(Drawing, "draw", drawn)
+    few = {"sampling.batch": 4, "sampling.samples": 11}
+    record = dvbench.run(str(write_benchmark(tmp_path)), results=tmp_path / "results", set=few)
+    assert seen == [("warmed", 4), ("drawn", 4), ("drawn", 4), ("warmed", 3), ("drawn", 3)]
+    assert [batch["samples"] for batch in record.cost.sample_batches] == [4, 4, 3]
 
 
 def test_a_network_without_parameters_is_not_copied_with_all_its_images():

@@ -132,6 +132,7 @@ def test_a_basis_that_learns_is_not_fitted():
     ({"sampling.steps": 251}, "--sample-steps: 251 sampling steps do not suit T = 250"),
     ({"ladder": [512, 256, 128]}, "size must be from 16 to 256 pixels"),
     ({"backbone.width": 0}, "must be at least 1"),
+    ({"backbone.width": 10**12}, "backbone unet of dvbench .* needs more memory than there is"),
 ])  # fmt: skip
 def test_what_does_not_suit_is_bad_input(overrides, told):
     with pytest.raises(UsageError, match=told):

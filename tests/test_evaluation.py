@@ -97,6 +97,14 @@ def test_only_clean_fids_inception_is_called_fid():
     assert [name for name, _ in found][:2] == ["fid", "fid_inf"]
 
 
+def test_precision_and_recall_count_the_samples_that_they_take():
+    found = measured(pictures(60, 0), pictures(90, 1), pictures(40, 2))
+    assert {name: metric["n"] for (name, _), metric in found.items() if metric["n"] != 60} == {
+        "precision": 40,
+        "recall": 40,
+    }
+
+
 def test_the_reference_is_known_by_its_pixels():
     hashes = {fd(pictures(5, 0), pictures(9, 1), pictures(9, seed))["reference_hash"] for seed in (2, 2, 3)}
     assert len(hashes) == 2

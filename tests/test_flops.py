@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from dvbench.builtin.unet import UNet
@@ -96,10 +97,37 @@ def test_a_linear_layer_costs_inputs_times_outputs_per_row(rows, bias):
         (lambda a, b: torch.einsum("ij,ij->ij", a, b), [(3, 4), (3, 4)], 0),
         (lambda a, b: torch.einsum("i,j->ij", a, b), [(3,), (4,)], 0),
         (lambda a: torch.einsum("ij->ji", a), [(3, 4)], 0),
+        (lambda a, b: torch.tensordot(a, b, 1), [(3, 4), (4, 5)], 3 * 4 * 5),
+        (lambda a, b: torch.tensordot(a, b, ([0, 2], [1, 0])), [(3, 4, 5), (5, 3, 6)], 4 * 6 * 3 * 5),
+        (lambda a, b: torch.tensordot(a, b, 0), [(3,), (4,)], 3 * 4),  # as a matrix product
+        (lambda *given: torch.linalg.multi_dot(given), [(3, 4), (4, 5)], 3 * 4 * 5),
+        (lambda *given: torch.linalg.multi_dot(given), [(9, 2), (2, 8), (8, 3)], 2 * 8 * 3 + 9 * 2 * 3),
+        (lambda *given: torch.linalg.multi_dot(given), [(2,), (2, 8), (8, 3), (3,)], 8 * 3 + 2 * 8 + 2),
     ],
 )
 def test_a_matrix_product_costs_the_inner_axis_at_each_output(function, shapes, expected):
     assert macs(function, *shapes) == expected
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (nn.RNN(4, 5, nonlinearity="relu"), 6 * (5 * 4 + 5 * 5)),
+        (nn.GRU(4, 5, batch_first=True), 6 * 3 * (5 * 4 + 5 * 5)),
+        (nn.LSTM(4, 5, num_layers=2), 6 * 4 * (5 * 4 + 3 * 5 * 5)),
+        (nn.LSTM(4, 5, bidirectional=True, bias=False), 6 * 4 * 2 * (5 * 4 + 5 * 5)),
+    ],
+)
+def test_a_recurrent_layer_costs_its_matrices_at_each_position(layer, expected):
+    class Last(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x):
+            return self.layer(x)[0]
+
+    assert macs(Last(), (2, 3, 4)) == expected
 
 
 def test_attention_costs_its_two_matrix_products():
@@ -305,6 +333,25 @@ def test_a_recurrent_network_is_counted_back_too():
 
     module, x = Recurrent(4, 5, batch_first=True), torch.randn(2, 3, 4)
     assert flops.backward(module, x) == plainly(module, x)[1]
+
+
+@pytest.mark.filterwarnings("ignore:None of the inputs have requires_grad=True")
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_what_checkpointing_computes_anew_is_not_counted(reentrant):
+    class Saving(nn.Sequential):
+        def forward(self, x):
+            for part in self:
+                x = checkpoint(part, x, use_reentrant=reentrant)
+            return x
+
+    inner = [nn.Sequential(nn.Linear(4, 6), nn.ReLU()), nn.Linear(6, 4)]
+    saving, plain = (nn.Sequential(nn.Linear(4, 4), kind(*inner)) for kind in (Saving, nn.Sequential))
+    x = torch.randn(3, 4)
+    for device in ("cpu", META):
+        asked = saving.to(device), x.to(device)
+        assert flops.count(*asked).flops == flops.count(plain.to(device), x.to(device)).flops
+        assert flops.backward(*asked) == 2 * 3 * (4 * 4 + 2 * 4 * 6 + 2 * 6 * 4)
+    assert not any(part._forward_hooks or part._forward_pre_hooks for part in saving.modules())
 
 
 def test_a_network_that_looks_at_values_is_counted_all_the_same():

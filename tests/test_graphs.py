@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import pytest
@@ -174,7 +174,7 @@ def test_training_records_what_it_is_shown_of_whole_batches_and_nothing_else(tap
 
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", graphed)
     one = network()
-    passes = Passes(one)
+    passes = Passes(one, nullcontext)
     both = {level: given(level, 2 + level) for level in (0, 1)}
     asked = {**both}
     plain = one.at_levels(asked)
@@ -190,12 +190,35 @@ def test_training_records_what_it_is_shown_of_whole_batches_and_nothing_else(tap
     assert [value.shape for value in values] == [value.shape for pair in both.values() for value in pair]
 
 
+def test_training_records_the_way_there_alone_under_autocast(taped, monkeypatch):
+    """As it runs unrecorded: what a network computes exactly would be cast on the way back."""
+    one, during = network(), {"recording": [], "network": []}
+
+    def cast():
+        return torch.is_autocast_enabled("cpu")
+
+    def graphed(function, *_, **__):
+        during["recording"].append(cast())
+        return function
+
+    at_levels = one.at_levels
+    one.at_levels = lambda asked: (during["network"].append(cast()), at_levels(asked))[1]
+    monkeypatch.setattr(torch.cuda, "make_graphed_callables", graphed)
+    passes = Passes(one, lambda: torch.autocast("cpu", torch.bfloat16))
+    asked = {level: given(level, 2) for level in (0, 1)}
+    plain = passes(asked)
+    passes.whole = 4
+    said = passes(asked)
+    assert all(torch.equal(said[level], plain[level]) for level in asked)
+    assert during == {"recording": [False], "network": [True, True]}
+
+
 def test_training_goes_on_with_what_cannot_be_recorded(taped, monkeypatch, caplog):
     def refused(*_, **__):
         raise RuntimeError("CUDA error: operation would make the legacy stream depend on a capturing one")
 
     one = network()
-    passes = Passes(one)
+    passes = Passes(one, nullcontext)
     both = {level: given(level, 2) for level in (0, 1)}
     monkeypatch.setattr(torch.cuda, "make_graphed_callables", lambda function, *_, **__: function)
     passes.whole = 2
@@ -216,14 +239,14 @@ def test_levels_keep_their_order_whatever_order_the_network_answers_in():
     said = one.at_levels(both)
     one.at_levels = lambda _asked: {1: said[1], 0: said[0]}
     flat = [value for pair in both.values() for value in pair]
-    assert [told.shape[-1] for told in AtLevels(one, (0, 1))(*flat)] == list(LADDER)
+    assert [told.shape[-1] for told in AtLevels(one, (0, 1), nullcontext)(*flat)] == list(LADDER)
 
 
 @needs_cuda
 def test_a_gpu_draws_and_trains_the_same_with_what_it_recorded():
     device = torch.device("cuda")
     one, other = network().to(device), network().to(device)
-    passes = Passes(one)
+    passes = Passes(one, nullcontext)
     passes.whole = 5
     for seed in range(4):
         both = {level: tuple(v.to(device) for v in given(level, 2 + level, seed)) for level in (0, 1)}

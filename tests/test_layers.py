@@ -32,6 +32,7 @@ KNOWS = {
         "dvbench.api",
         "dvbench.errors",
         "dvbench.known",
+        "dvbench.memory",
         "dvbench.offers",
         "dvbench.options",
     },

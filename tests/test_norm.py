@@ -105,6 +105,15 @@ def test_what_a_gpu_computes_is_group_norm(dtype, rounding):
     torch.testing.assert_close(rate.double(), grouped.var(2, correction=0).rsqrt(), rtol=1e-5, atol=0)
 
 
+def test_what_a_gpu_computes_of_fp32_keeps_its_digits_beside_a_large_mean():
+    """The features themselves are rounded to 2^-24 of the mean, about 1e-4 of their spread."""
+    x = images(8, torch.float32) + 2000
+    said, _, rate = normalised(x, torch.ones(12), torch.zeros(12), 3, 1e-6)
+    exact = x.double().reshape(3, 3, -1)
+    torch.testing.assert_close(rate.double(), exact.var(2, correction=0).rsqrt(), rtol=1e-5, atol=0)
+    assert (said.double() - F.group_norm(x.double(), 3, eps=1e-6)).abs().max() < 1e-3
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize(("dtype", "rounding"), [(torch.bfloat16, ROUNDING), (torch.float32, 1e-5)])

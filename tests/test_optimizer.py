@@ -137,9 +137,46 @@ def test_an_overflow_under_loss_scaling_moves_nothing_and_lowers_the_scale():
     before = [p.detach().clone() for p in network.parameters()]
     scaler.scale(network(torch.ones(1, 16)).sum() * float("inf")).backward()
     one.step(0.01)
-    # Each part looks for an overflow in its own gradients; the infinity reaches all of them.
     assert all(torch.equal(p, held) for p, held in zip(network.parameters(), before, strict=True))
     assert scaler.get_scale() == 512
+
+
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+@pytest.mark.parametrize("where", ["weight", "bias"])
+def test_an_overflow_of_one_part_moves_no_other(bad, where):
+    """The weight is Muon's and the bias AdamW's; both have a mean of past gradients to step on."""
+    network = torch.nn.Linear(16, 16)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    one = Optimizer(list(network.parameters()), Training(images=1, optimizer="muon"), CPU, scaler)
+
+    def backward():
+        scaler.scale(network(torch.ones(1, 16)).square().sum()).backward()
+
+    backward()
+    one.step(0.01)
+    held = [*network.parameters(), *one.tensors().values()]
+    before = [value.detach().clone() for value in held]
+    backward()
+    getattr(network, where).grad.view(-1)[0] = bad
+    one.step(0.01)
+    assert all(torch.equal(value, kept) for value, kept in zip(held, before, strict=True))
+    assert scaler.get_scale() == 512
+    backward()
+    one.step(0.01)
+    assert not any(torch.equal(p, kept) for p, kept in zip(network.parameters(), before[:2], strict=True))
+    assert all(bool(p.isfinite().all()) for p in network.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_muon_steps_parameters_of_low_precision_no_further_than_exact_ones(dtype):
+    """A gradient of rank one, as one image gives: all other singular values are what rounding leaves."""
+    rows, columns = torch.randn(2, 64, generator=torch.Generator().manual_seed(0))
+    parameter = torch.nn.Parameter(torch.zeros(64, 64, dtype=dtype))
+    muon = Muon(Flat([parameter]), 1.0)
+    parameter.grad = (torch.outer(rows, columns) / 1024).to(dtype)
+    muon.flat.gather()
+    muon.step()
+    assert 0.65 < torch.linalg.svdvals(parameter.detach().double() / (0.2 * 64**0.5)).max() < 1.25
 
 
 def test_parameters_of_two_precisions_are_stepped_each_in_its_own():

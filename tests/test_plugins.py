@@ -47,6 +47,15 @@ COMMAND = """
         @cli.command()
         def stumble():
             raise RuntimeError("over\\na stone")
+
+        @cli.command()
+        @click.option("--code", type=int)
+        def leave(code):
+            click.get_current_context().exit(code)
+
+        @cli.command()
+        def vanish():
+            raise SystemExit(0)
 """
 # A wrong distribution's source and what the list is to say of it.
 BROKEN = {
@@ -64,6 +73,10 @@ BROKEN = {
     "bad-spelling": (
         "from dvbench import hookimpl\n@hookimpl\ndef dvbench_base(): return []",
         "there is no hook called 'dvbench_base': did you mean 'dvbench_bases'?",
+    ),
+    "bad-undecorated": (
+        "from dvbench import hookimpl\n@hookimpl\ndef dvbench_commands(cli): cli.add_command(dvbench_commands, 'memo')",
+        "it adds 'memo', a function and no command: put @click.command() before it",
     ),
     "bad-command": (
         "from dvbench import hookimpl\n@hookimpl\ndef dvbench_commands(cli): cli.commands.clear()",
@@ -121,7 +134,9 @@ def test_a_sound_plugin_is_listed_with_its_distribution_and_version(listed):
     assert {row["state"] for row in of(listed, "dvbench")} == {"active"}
     assert {(row["kind"], row["name"]) for row in of(listed, "has-command")} == {
         ("command", "greet"),
+        ("command", "leave"),
         ("command", "stumble"),
+        ("command", "vanish"),
     }
 
 
@@ -201,6 +216,10 @@ def test_a_command_of_a_plugin_works_and_its_errors_name_it(site):
     run = dvbench("stumble", path=site)
     assert run.returncode == 1
     assert "Error: has-command 1.2 raised RuntimeError: over a stone (--debug shows where)" in run.stderr
+    assert dvbench("leave", "--code", "3", path=site).returncode == 3
+    run = dvbench("vanish", path=site)
+    assert run.returncode == 1
+    assert "Error: has-command 1.2 raised SystemExit: 0 (--debug shows where)" in run.stderr
 
 
 def test_disabled_distributions_are_neither_loaded_nor_forgotten(site, tmp_path):

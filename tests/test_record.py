@@ -109,6 +109,13 @@ def test_a_damaged_file_is_refused(tmp_path):
         refused(tmp_path, text)
 
 
+def test_what_could_not_be_written_again_is_damage_wherever_it_stands(tmp_path):
+    whole = json.dumps(raw(**{"config.more": 0.5}))
+    assert '"more": 0.5' in whole
+    for value in ("1e999", r'"\ud800"', r'{"\udfff": 1}'):
+        assert "is damaged" in refused(tmp_path, whole.replace('"more": 0.5', f'"more": {value}'))
+
+
 @pytest.mark.parametrize("version", [2, 17])
 def test_a_newer_schema_is_refused(tmp_path, version):
     path = tmp_path / "record.json"

@@ -18,7 +18,7 @@ from pydantic import Field
 
 from dvbench import registry as module
 from dvbench.api import KINDS, Basis, Detector, Plugin, Sampler, hookimpl
-from dvbench.errors import UsageError
+from dvbench.errors import UsageError, WorkError
 from dvbench.registry import CONTEXT, Registry
 
 if TYPE_CHECKING:
@@ -69,6 +69,10 @@ class Needy(Plain):
 
 class Untyped(Plain):
     def __init__(self, eta=0.5) -> None: ...
+
+
+class Named(Plain):
+    def __init__(self, name: str = "ddim") -> None: ...
 
 
 class Unresolved(Plain):
@@ -199,6 +203,50 @@ def test_a_constructor_s_complaint_is_the_user_s_sentence(crop):
         crop.create("basis", "crop", {}, {})
 
 
+@pytest.mark.parametrize("error", [RuntimeError("no\nluck"), KeyError("key"), SystemExit(0)])
+def test_what_a_constructor_raises_is_told_with_its_name(error):
+    class Raising(Plain):
+        def __init__(self) -> None:
+            raise error
+
+    told = r"^sampler it of mine unknown raised (RuntimeError: no luck|KeyError: 'key'|SystemExit: 0) when it was made "
+    with pytest.raises(WorkError, match=told) as caught:
+        sampling(Raising).create("sampler", "it", {}, {})
+    assert caught.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [MemoryError(), KeyboardInterrupt()])
+def test_full_memory_and_interruptions_are_not_the_constructor_s(error):
+    class Raising(Plain):
+        def __init__(self) -> None:
+            raise error
+
+    with pytest.raises(type(error)):
+        sampling(Raising).create("sampler", "it", {}, {})
+
+
+@pytest.mark.parametrize("part", [None, (), (4,), (8, 2), (8, 4, 2)])
+def test_a_part_of_the_ladder_that_is_none_is_told_with_the_basis_s_name(part):
+    class Partial(Crop):
+        @classmethod
+        def usable(cls, ladder: Sequence[int]) -> Any:
+            return part if len(ladder) == 2 else ladder
+
+    registry = Registry({"mine": offering("dvbench_bases", Plugin("it", Partial, ""))}, [])
+    with pytest.raises(WorkError, match=r"^basis it of mine unknown raised TypeError: .* asked which part of .* 8,4 "):
+        registry.usable("it", (8, 4))
+    assert registry.usable("identity", (8, 4)) == (8,)
+
+
+def test_blame_is_the_innermost_plugin_s_whatever_it_called():
+    made = offering()
+    made.__name__ = __name__  # what this module does is the plugin's doing
+    registry = Registry({"mine": made}, [])
+    with pytest.raises(UsageError) as caught:
+        registry.offers("nothing")
+    assert registry.blame(caught.value) == "mine unknown"
+
+
 def test_create_from_python_takes_context_and_options_together(crop, monkeypatch):
     monkeypatch.setattr(module, "registry", lambda: crop)
     assert module.create("basis", "crop", ladder=(8, 4), channels=1, patch=4).given[0] == 4
@@ -215,11 +263,13 @@ def test_create_from_python_takes_context_and_options_together(crop, monkeypatch
         (Needy, "no option without a type and a default"),
         (Untyped, "no option without a type and a default"),
         (Unresolved, "Unknown.*import it"),
+        (Named, "`name` is what chooses the plugin itself: call it otherwise"),
     ],
 )
 def test_a_constructor_that_is_no_configuration_is_refused(target, told):
     with pytest.raises(UsageError, match=told) as caught:
         sampling(target).options("sampler", "it")
+    assert str(caught.value).startswith("sampler it of mine unknown is unusable: the constructor of ")
     assert target.__name__ in str(caught.value)
 
 
@@ -298,7 +348,7 @@ def test_two_plugins_of_one_name_must_be_told_apart():
 @pytest.mark.parametrize(
     ("does", "told"),
     [
-        (raising(RuntimeError("no\nluck")), "RuntimeError: no$"),
+        (raising(RuntimeError("no\nluck")), "RuntimeError: no luck$"),
         (raising(SystemExit(3)), "SystemExit: 3"),
         (lambda: None, "TypeError"),
         (lambda: [Plugin("fine", Crop, ""), "dct"], "'dct' is not a dvbench.Plugin"),
@@ -344,6 +394,8 @@ def test_a_hook_with_unknown_arguments_is_reported():
     made.dvbench_bases = hookimpl(lambda more: [more])
     (problem,) = Registry({"mine": made}, []).problems
     assert "PluginValidationError" in problem.reason
+    assert "Argument(s) {'more'} are declared in the hookimpl but can not be found in the hookspec" in problem.reason
+    assert "\n" not in problem.reason
 
 
 def test_interrupting_is_not_a_plugin_s_fault():
@@ -402,14 +454,24 @@ def test_commands_of_a_broken_plugin_are_left_out():
         cli.add_command(click.Command("half"))
         raise RuntimeError("no")
 
-    own = click.Command("run")
-    cli = click.Group(commands={"run": own})
-    plugins = {"a": add("one"), "b": fail, "c": add("run"), "d": add("two")}
+    def forget(cli: click.Group) -> None:
+        cli.add_command(fail, "forgotten")  # without @click.command()
+
+    def forget_below(cli: click.Group) -> None:
+        cli.commands["data"].add_command(click.Command("more"))
+        cli.commands["data"].add_command(fail, "forgotten")
+
+    own, data = click.Command("run"), click.Group("data")
+    cli = click.Group(commands={"run": own, "data": data})
+    plugins = {"a": add("one"), "b": fail, "c": add("run"), "d": add("two"), "e": forget, "f": forget_below}
     registry = Registry({name: commanding(does) for name, does in plugins.items()}, [])
     registry.add_commands(cli)
-    assert set(cli.commands) == {"run", "one", "two"}
+    assert set(cli.commands) == {"run", "data", "one", "two"}
     assert cli.commands["run"] is own
-    assert {problem.distribution for problem in registry.problems} == {"b", "c"}
+    assert not data.commands
+    told = {problem.distribution: problem.reason for problem in registry.problems}
+    assert set(told) == {"b", "c", "e", "f"}
+    assert told["e"] == told["f"] == ("it adds 'forgotten', a function and no command: put @click.command() before it")
 
 
 def wheel(folder: Path, name: str, body: str, entry_points: str) -> Path:
@@ -491,6 +553,15 @@ def test_installed_distributions_are_found_told_apart_and_isolated(tmp_path):
     assert told["versions"] == {"late-two": "1.2"}
     assert list(told["problems"]) == ["late-broken"]
     assert "nowhere_at_all" in told["problems"]["late-broken"]
+
+
+@pytest.mark.parametrize("group", ["dvbench.plugins", "dvbench_plugins", "dvbench.own"])
+def test_entry_points_in_a_group_that_is_not_read_are_reported(tmp_path, group):
+    with zipfile.ZipFile(wheel(tmp_path, "late-lost", "", f"[{group}]\nmine = late_lost\n")) as archive:
+        archive.extractall(tmp_path)
+    told = python("from dvbench.registry import registry as r; print(*r().problems)", tmp_path)
+    wanted = f"plugin 'mine' of late-lost is broken and was skipped: it is in the group {group!r}, which is not read"
+    assert wanted in told
 
 
 def test_a_distribution_with_garbled_entry_points_is_skipped(tmp_path):

@@ -192,6 +192,60 @@ def test_warming_up_meets_every_shape_of_a_step_and_changes_nothing(monkeypatch)
         assert torch.equal(value, other.tensors()[name]), name
 
 
+@pytest.mark.parametrize(
+    ("images", "done", "sizes"), [(40, 0, {15, 10}), (40, 20, {15, 5}), (10, 0, {10}), (30, 0, {15})]
+)
+def test_warming_up_meets_the_last_batch_too(monkeypatch, images, done, sizes):
+    one = trainer(batch=15, images=images)
+    one.progress.images = done
+    seen, at_levels = [], UNet.at_levels
+
+    def watched(self, inputs):
+        seen.append(tuple((level, len(x)) for level, (x, _) in inputs.items()))
+        return at_levels(self, inputs)
+
+    monkeypatch.setattr(UNet, "at_levels", watched)
+    one.warm_up()
+    warmed = set(seen)
+    assert {sum(number for _, number in each) for each in warmed} == sizes
+    seen.clear()
+    one.train(lambda _: None)
+    assert seen
+    assert set(seen) <= warmed
+
+
+def test_what_a_step_did_before_memory_ran_out_is_undone_and_its_lesson_kept(monkeypatch):
+    """Noise, dropout and buffers are those of a run that has so few images in the network from the start."""
+    at_levels, made = UNet.at_levels, UNet.__init__
+
+    def buffered(self, *given, **named):
+        made(self, *given, **named)
+        self.middle[0].register_buffer("calls", torch.zeros(()))
+
+    def narrow(self, inputs):
+        self.middle[0].calls += 1
+        said = at_levels(self, inputs)
+        if sum(len(x) for x, _ in inputs.values()) > 8:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return said
+
+    monkeypatch.setattr(UNet, "__init__", buffered)
+    monkeypatch.setattr(UNet, "at_levels", narrow)
+    few, one = (trainer(images=80, dropout=0.3, microbatch=most) for most in (8, None))
+    torch.manual_seed(1)
+    few.train(lambda _: None)
+    held = few.tensors()  # with the states of generators that both share
+    torch.manual_seed(1)
+    one.passes.replays["whole"] = None
+    one.train(lambda _: None)
+    for name, value in one.tensors().items():
+        assert torch.equal(value, held[name]), name
+    assert not one.passes.replays
+    on = trainer(images=80, dropout=0.3)
+    on.load(one.tensors(), one.state())
+    assert on.microbatch == 8
+
+
 @pytest.mark.parametrize(("microbatch", "used"), [(None, True), (6, False)])
 def test_what_a_gpu_records_before_the_clock_is_what_its_steps_use(monkeypatch, microbatch, used):
     made, asked = [], []

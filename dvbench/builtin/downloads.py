@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import shutil
 from abc import abstractmethod
+from contextlib import suppress
 from pathlib import Path
+from ssl import SSLError
 from typing import TYPE_CHECKING, ClassVar
+from urllib.error import URLError
 
 import numpy as np
+from filelock import FileLock
 from PIL import Image
 
 from dvbench.builtin.imaging import DataError, SplitDataset, Splits, square
-from dvbench.files import cache_directory
+from dvbench.files import cache_directory, told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,11 +24,15 @@ if TYPE_CHECKING:
     from dvbench.api import Images
 
 
+OF_THE_NETWORK = (URLError, SSLError, ConnectionError, TimeoutError)  # errors that are OSError too
+
+
 class Download(SplitDataset):
     """A dataset of torchvision's: its training split without the test split's pictures, and its test split.
 
-    ``data`` is the directory that holds the files; without it they are downloaded into the cache. Raises UsageError
-    where they are missing or damaged, or cannot be downloaded.
+    ``data`` is the directory that holds the files; without it they are downloaded into the cache, where damaged ones
+    are replaced. Raises UsageError where they are missing or damaged, or cannot be downloaded or written, WorkError
+    for a full disk.
     """
 
     title: ClassVar[str]
@@ -44,21 +53,48 @@ class Download(SplitDataset):
         return np.stack([square(Image.fromarray(picture.squeeze()), self.size, self.channels) for picture in pictures])
 
     def load(self) -> Splits:
-        """Read both splits."""
-        return Splits.of(self._read(train=True), self._read(train=False))
+        """Read both splits, downloading them where the cache has them not, or not whole."""
+        if self.data is not None:
+            return self._read(Path(self.data).expanduser())
+        root = cache_directory() / "torchvision"
+        with suppress(DataError):
+            return self._read(root)
+        with told(root):
+            root.mkdir(parents=True, exist_ok=True)
+            with FileLock(root / ".lock"):
+                with suppress(DataError):  # another process has downloaded them meanwhile
+                    return self._read(root)
+                self._download(root)
+        return self._read(root)
 
-    def _read(self, *, train: bool) -> Images:
-        reader = self.reader()
-        root = cache_directory() / "torchvision" if self.data is None else Path(self.data).expanduser()
+    def _read(self, root: Path) -> Splits:
         try:
-            pictures = np.asarray(reader(root, train=train, download=self.data is None).data, np.uint8)
-        except Exception as error:  # sockets, archives, pickles and checks each raise their own kind
-            if self.data is None:
-                message = f"{self.title} could not be downloaded into {root}: where there is no network, give --data"
-            else:
-                message = f"{root} does not hold {self.title}, or not whole: give --data"
-            raise DataError(f"{message} a directory with {self.files}") from error
-        return self.resize(pictures.reshape(*pictures.shape[:3], self.channels))
+            splits = [np.asarray(self.reader()(root, train=train).data, np.uint8) for train in (True, False)]
+        except Exception as error:  # archives, pickles and checks each raise their own kind
+            raise DataError(
+                f"{root} does not hold {self.title}, or not whole: give --data a directory with {self.files}"
+            ) from error
+        return Splits.of(*(self.resize(pictures.reshape(*pictures.shape[:3], self.channels)) for pictures in splits))
+
+    def _download(self, root: Path) -> None:
+        """Download and unpack beside, then put what is whole in its place. OSError: the disk's."""
+        part = root / ".part"
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            self.reader()(part, download=True)
+            for whole in filter(Path.is_dir, part.iterdir()):
+                shutil.rmtree(root / whole.name, ignore_errors=True)
+                whole.rename(root / whole.name)
+        except Exception as error:  # sockets, archives and checks each raise their own kind
+            if isinstance(error, OSError) and not isinstance(error, OF_THE_NETWORK):
+                raise
+            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise DataError(
+                f"{self.title} could not be downloaded into {root} ({why}): where there is no network, give --data a "
+                f"directory with {self.files}"
+            ) from error
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 class Cifar10(Download):

@@ -93,17 +93,25 @@ def normalised(
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Return the group norm of x [B, C, n, n] that lies channels last, and the mean and the rate [B, G] of each group.
 
-    The features are read twice for their sums and once more, and written once; all is computed in fp32 at least.
+    The features are read twice for their sums (fp32 once) and once more, and written once; all is computed in fp32 at
+    least.
     """
     batch, channels = x.shape[:2]
     exact = torch.promote_types(x.dtype, torch.float32)
     positions = x.permute(0, 2, 3, 1).flatten(1, 2)
-    squares = torch.linalg.vector_norm(positions, dim=1, dtype=exact).square()
-    members = positions[0].numel() // groups
-    mean, square = (
-        of_channel.view(batch, groups, -1).sum(2) / members for of_channel in (positions.sum(1, dtype=exact), squares)
-    )
-    rate = (square - mean.square()).clamp_min(0).add(eps).rsqrt()
+    if x.dtype == exact:
+        # Squares less that of the mean would lose digits that x has: a variance is that within channels and among them.
+        within, means = (each.view(batch, groups, -1) for each in torch.var_mean(positions, 1, correction=0))
+        variance, mean = torch.var_mean(means, 2, correction=0)
+        variance = variance + within.mean(2)
+    else:
+        squares = torch.linalg.vector_norm(positions, dim=1, dtype=exact).square()
+        members = positions[0].numel() // groups
+        mean, square = (
+            each.view(batch, groups, -1).sum(2) / members for each in (positions.sum(1, dtype=exact), squares)
+        )
+        variance = (square - mean.square()).clamp_min(0)
+    rate = variance.add(eps).rsqrt()
     scale = weight.view(groups, -1) * rate[:, :, None]
     offset = bias.view(groups, -1) - mean[:, :, None] * scale
     scale, offset = (each.view(batch, channels, 1, 1) for each in (scale, offset))

@@ -38,6 +38,7 @@ class UNet(Backbone):
     """
 
     recordable = True
+    castable = True
 
     def __init__(
         self,

@@ -66,14 +66,14 @@ def _guarded(command: Callable[[], Any], state: dict[str, bool]) -> int:
         _trace(state)
         click.echo(f"Error: {error}", err=True)
         return error.exit_code
-    except Exception as error:  # noqa: BLE001 - whatever it is, the user gets a sentence
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever it is, the user gets a sentence
+        from dvbench.offers import reason
         from dvbench.registry import registry
 
         _trace(state)
-        told = " ".join(str(error).split())
         owner = registry().blame(error)
         whose = f"{owner} raised " if owner else ""
-        click.echo(f"Error: {whose}{type(error).__name__}: {told} (--debug shows where)", err=True)
+        click.echo(f"Error: {whose}{reason(error)} (--debug shows where)", err=True)
         return 1
     return code if isinstance(code, int) else 0
 

@@ -59,7 +59,7 @@ def _settings(_context: click.Context, _parameter: click.Parameter, values: tupl
             raise click.BadParameter(f"{text!r} is not KEY=VALUE, such as backbone.width=64")
         try:
             settings[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except Exception as error:  # for a value such as 2020-13-45 the library lets through whatever is raised
             raise click.BadParameter(f"the value in {text!r} is no valid YAML") from error
     return settings
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -42,13 +42,15 @@ def count(module: nn.Module, *tensors: torch.Tensor, **constants: object) -> For
     """Count ``module(*tensors, **constants)`` in evaluation mode; the cost is that of the whole batch.
 
     Python numbers go in as ``constants``, since a trace takes only tensors as inputs. The module's modes are restored.
-    It is called once before it is counted: what a first call makes and keeps is not what a call costs. A module on the
-    meta device, where convolutions cannot be traced, is counted by torch instead, with the same result.
+    It is called once before it is counted: what a first call makes and keeps is not what a call costs. What cannot be
+    traced, as convolutions on the meta device and reentrant checkpointing, is counted by torch instead, with the same
+    result.
     """
     with _evaluated(module):
-        if any(tensor.is_meta for tensor in tensors):
-            return _observed(module, tensors, constants)
-        return _traced(module, tensors, constants)
+        if not any(tensor.is_meta for tensor in tensors):
+            with _perhaps(module):
+                return _traced(module, tensors, constants)
+        return _observed(module, tensors, constants)
 
 
 def backward(module: nn.Module, *tensors: torch.Tensor, **constants: object) -> int | None:
@@ -56,8 +58,8 @@ def backward(module: nn.Module, *tensors: torch.Tensor, **constants: object) -> 
 
     Gradients are those that training takes: of the trainable parameters, and of what lies between them and the output,
     so not of the inputs. Each product of a forward pass costs one as large for each of its two operands that has a
-    gradient; what a kernel computes anew to save memory, as fused attention does, is not counted, so that the figure is
-    that of the network and not of a device (as the model FLOPs of Chowdhery et al. 2022, appendix B).
+    gradient; what is computed anew to save memory, as by fused attention or checkpointing, is not counted, so that the
+    figure is that of the network and not of a device (as the model FLOPs of Chowdhery et al. 2022, appendix B).
     """
     if not any(parameter.requires_grad for parameter in module.parameters()):
         return None
@@ -104,18 +106,25 @@ def _backward(
     """Count a backward pass of a copy on ``device``: the module's gradients, buffers and caches stay as they are."""
 
     def moved(tensor: torch.Tensor) -> torch.Tensor:
-        return tensor.detach().to(device, copy=True).requires_grad_(tensor.requires_grad)
+        return tensor.detach().to(device, copy=True)
 
     # What is copied already is not copied: weights of their full size need not fit twice.
-    copied = copy.deepcopy(module, {id(held): moved(held) for held in (*module.parameters(), *module.buffers())})
-    trained = [parameter for parameter in copied.parameters() if parameter.requires_grad]
+    held = (*module.parameters(), *module.buffers())
+    copied = copy.deepcopy(module, {id(each): moved(each).requires_grad_(each.requires_grad) for each in held})
     with _evaluated(copied), torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-        said = copied(*(moved(tensor) for tensor in tensors), **constants)
+        said = copied(*map(moved, tensors), **constants)
         if not said.requires_grad:  # no trainable parameter had a say in it
             return 0
         with torch_counter() as counter:
-            torch.autograd.grad(said, trained, torch.ones_like(said), allow_unused=True)
+            counter.flop_registry = {operator: _back(formula) for operator, formula in counter.flop_registry.items()}
+            # Not torch.autograd.grad, in which reentrant checkpointing must not be.
+            said.backward(torch.ones_like(said))
     return int(counter.get_total_flops())
+
+
+def _back(formula: Callable[..., int]) -> Callable[..., int]:
+    """Let ``formula`` count nothing of what is to have gradients: on the way back, that is a way there done anew."""
+    return lambda *args, **kwargs: 0 if torch.is_grad_enabled() else formula(*args, **kwargs)
 
 
 class _Closed(nn.Module):
@@ -144,6 +153,19 @@ def _evaluated(module: nn.Module) -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fastpath)
         for part in training:
             part.training = True
+
+
+@contextmanager
+def _perhaps(module: nn.Module) -> Iterator[None]:
+    """Let a trace of the module fail, and take away the hooks that fvcore then leaves on it."""
+    every = [hooks for part in module.modules() for hooks in (part._forward_pre_hooks, part._forward_hooks)]  # noqa: SLF001 - they have no public name
+    before = [set(hooks) for hooks in every]
+    try:
+        yield
+    except RuntimeError:
+        for hooks, kept in zip(every, before, strict=True):
+            for added in set(hooks) - kept:
+                del hooks[added]
 
 
 class _Observer(TorchDispatchMode):

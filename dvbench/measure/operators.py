@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import torch
@@ -63,12 +64,46 @@ def _attention(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
     return int(math.prod(get_shape(outputs[0])[:-1]) * value[-2] * (query[-1] + value[-1]))
 
 
+def _tensordot(inputs: Sequence[Any], outputs: Sequence[Any]) -> int:
+    """Count a product over several axes at once: each output element is a sum over all of them."""
+    axes = [value.toIValue() for value in inputs[2].node().inputs()]
+    return int(math.prod(get_shape(outputs[0])) * math.prod(get_shape(inputs[0])[axis] for axis in axes))
+
+
+def _chain(inputs: Sequence[Any], _outputs: Sequence[Any]) -> int:
+    """Count the product of several matrices in the order that takes fewest, in which torch computes it.
+
+    The first and the last may be vectors.
+    """
+    first, *inner, last = (get_shape(value) for value in inputs[0].node().inputs())
+    sides = [*([1] if len(first) == 1 else []), *first, *(shape[1] for shape in inner), *(last[1:] or [1])]
+
+    @cache
+    def fewest(start: int, end: int) -> int:
+        middle = range(start + 1, end)
+        outer = sides[start] * sides[end]
+        return min((fewest(start, mid) + fewest(mid, end) + outer * sides[mid] for mid in middle), default=0)
+
+    return fewest(0, len(sides) - 1)
+
+
+def _recurrent(inputs: Sequence[Any], _outputs: Sequence[Any]) -> int:
+    """Count each matrix of a recurrent network once at each position of all sequences; its states have three axes."""
+    lists = [value.node() for value in inputs if value.node().kind() == "prim::ListConstruct"]
+    shapes = [get_shape(value) for node in lists for value in node.inputs()]
+    positions = math.prod(get_shape(inputs[0])[:-1])
+    return int(positions * sum(math.prod(shape) for shape in shapes if len(shape) == 2))
+
+
 MACS: dict[str, Handle] = {
     "aten::_convolution": conv_flop_jit,
     "aten::_convolution_mode": _convolution_mode,
     "aten::linear": linear_flop_jit,
     "aten::einsum": _einsum,
     "aten::scaled_dot_product_attention": _attention,
+    "aten::tensordot": _tensordot,
+    "aten::linalg_multi_dot": _chain,
+    **dict.fromkeys(("aten::gru", "aten::lstm", "aten::rnn_tanh", "aten::rnn_relu"), _recurrent),
     **dict.fromkeys(("aten::matmul", "aten::mm", "aten::bmm", "aten::mv", "aten::dot", "aten::inner"), _product(0)),
     **dict.fromkeys(("aten::addmm", "aten::baddbmm", "aten::addmv"), _product(1)),
 }

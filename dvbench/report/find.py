@@ -17,6 +17,8 @@ def find(wanted: Sequence[str | Path], results: Path) -> list[Run]:
     found = [] if wanted else _search(results)
     for argument in wanted:
         path, name = Path(argument), str(argument)
+        if not name:
+            raise UsageError("an empty argument names no run: give a benchmark, a run or a directory, or nothing")
         benchmark = _search(results / name) if path.name == name not in {"", ".."} else []
         places = benchmark or [run for run in _search(results) if run.parent.name == name] or _search(path)
         if not places:

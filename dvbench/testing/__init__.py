@@ -93,7 +93,7 @@ def examine(
     found: list[Finding] = []
     try:
         found.extend(_examiner(kind, cls, make, read(cls, CONTEXT[kind]), options or {}, ladders, size))
-    except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything
         found.append(Finding("can be examined", holds=False, figure=f"raised {reason(error)}"))
     return Report(kind, name, tuple(found))
 

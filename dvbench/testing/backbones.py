@@ -115,9 +115,12 @@ def together(network: Backbone) -> float:
     with torch.no_grad():
         # Not as many images of each level: what is split by their numbers must be told apart.
         asked = {level: (x[: level + 1], t[: level + 1]) for level, x, t in inputs(other)}
-        for level, said in other.at_levels(asked).items():
-            single = other(*asked[level], level)
-            errors.append(float((said - single).abs().max() / single.abs().max().clamp(min=1e-12)))
+        said = other.at_levels(asked)
+        for level, given in asked.items():
+            if level not in said:
+                raise LookupError(f"at_levels leaves out level {level} of {sorted(asked)}")
+            single = other(*given, level)
+            errors.append(float((said[level] - single).abs().max() / single.abs().max().clamp(min=1e-12)))
     return max(errors)
 
 

@@ -73,7 +73,7 @@ def within(what: str, most: float, measure: Callable[[], float]) -> Finding:
     """Judge a figure by the most that it may be; what the plugin raises meanwhile is a failure too."""
     try:
         value = float(measure())
-    except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything
         return Finding(what, holds=False, figure=f"raised {reason(error)}")
     return Finding(what, math.isfinite(value) and value <= most, f"{value:.2g} (at most {most:g})")
 
@@ -82,6 +82,6 @@ def without(what: str, complaints: Callable[[], Iterable[str]]) -> Finding:
     """Judge a property by the complaints about it: it holds without any."""
     try:
         first = next(iter(complaints()), None)
-    except Exception as error:  # noqa: BLE001 - a stranger's code may raise anything
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything
         return Finding(what, holds=False, figure=f"raised {reason(error)}")
     return Finding(what, first is None, "yes" if first is None else first)
