@@ -67,7 +67,7 @@ TABLES = [
 
 
 def test_the_studies_the_comparison_and_the_speed_are_shown():
-    assert len(TABLES) == 38
+    assert len(TABLES) == 39
 
 
 @pytest.mark.parametrize(("page", "command", "shown"), TABLES, ids=lambda value: getattr(value, "name", None))
