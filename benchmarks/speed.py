@@ -187,7 +187,7 @@ class Method:
             "sampling.batch": batch,
             "sampling.steps": STEPS,
             "dataset.train_images": 512,
-            "dataset.held_out_images": 1,
+            "dataset.held_out_images": 2,
             **NETWORKS[device.type],
         }
         config = configure("cats", asked)
