@@ -200,7 +200,7 @@ class Registry:
         """Name the distribution in whose code ``error`` was raised, None where it was nobody's plugin."""
         owners: dict[str, Source | Offer] = dict(self._modules)
         owners |= {package(offer.plugin.target): offer for offers in self._collected.values() for offer in offers}
-        del owners[GROUP]  # what a plugin calls wrongly is not at fault
+        owners.pop(GROUP, None)  # what a plugin calls wrongly is not at fault
         owner = None
         trace = error.__traceback__
         while trace is not None:
