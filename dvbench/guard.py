@@ -251,10 +251,9 @@ class CountedCalls:
             self._guard.fail("sampler", f"calls the network at level {level} with the shape {tuple(x.shape)}")
         self.levels.append(level)
         self.batch = tuple(x.shape[:2])
-        try:
-            return self._denoise(x, t, level)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's code may raise anything
-            self._guard.raised("backbone", f"asked for x_0 at step {t}, level {level}", error)
+        with self._guard.asking("backbone", f"asked for x_0 at step {t}, level {level}"):
+            said: torch.Tensor = self._denoise(x, t, level)
+        return said
 
     def per_level(self, K: int) -> list[int]:
         """Return the number of calls at each level 0..K."""

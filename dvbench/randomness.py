@@ -32,6 +32,17 @@ def order_of_epoch(seed: int, epoch: int, count: int) -> npt.NDArray[np.int64]:
     return np.random.default_rng(seed_of(seed, "order", epoch)).permutation(count)
 
 
+def default_generators(device: torch.device) -> dict[str, torch.Generator]:
+    """Return those from which a network on ``device`` draws by itself: dropout, and whatever a plugin draws."""
+    held = {"torch": torch.default_generator}
+    if device.type == "cuda":
+        number = torch.cuda.current_device() if device.index is None else device.index
+        held["cuda"] = torch.cuda.default_generators[number]
+    elif device.type == "mps":
+        held["mps"] = torch.mps._get_default_mps_generator()  # noqa: SLF001 - only its state has a public name
+    return held
+
+
 class SampleNoise:
     """White noise for a batch of samples, each image of which draws from a generator of its own.
 

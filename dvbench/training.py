@@ -24,7 +24,7 @@ from dvbench.memory import halved, release, sent
 from dvbench.optimizer import Optimizer
 from dvbench.prediction import DataRange, Prediction, loss_weight, scaled_input, target, to_float
 from dvbench.process import Process
-from dvbench.randomness import order_of_epoch, torch_generator
+from dvbench.randomness import default_generators, order_of_epoch, torch_generator
 from dvbench.times import TrainingTimes
 
 
@@ -296,17 +296,6 @@ class Trainer:
             self.microbatch, state.get("microbatch", self.microbatch)
         )  # what went in, or is asked for
         self.progress = Progress(**state["progress"])
-
-
-def default_generators(device: torch.device) -> dict[str, torch.Generator]:
-    """Return those from which a network on ``device`` draws by itself: dropout, and whatever a plugin draws."""
-    held = {"torch": torch.default_generator}
-    if device.type == "cuda":
-        number = torch.cuda.current_device() if device.index is None else device.index
-        held["cuda"] = torch.cuda.default_generators[number]
-    elif device.type == "mps":
-        held["mps"] = torch.mps._get_default_mps_generator()  # noqa: SLF001 - only its state has a public name
-    return held
 
 
 def packed(groups: Sequence[torch.Tensor], most: int) -> Iterator[dict[int, torch.Tensor]]:

@@ -11,7 +11,7 @@ from dvbench.record import Record
 from dvbench.report.groups import Group
 
 ENVIRONMENT = ("dvbench", "device", "device_name", "threads", "precision")
-# What makes one process another, what a table's row tells, and what changes no figure or makes it not comparable.
+# What makes one process another, what a row tells anyway, and what changes no figure or makes it not comparable.
 PROCESS = ("benchmark", "ladder", "basis.", "schedule.", "start", "jump")
 TOLD = ("sampler.name", "sampling.steps")
 APART = (*ENVIRONMENT, "detector.", "training.microbatch", "training.checkpoint_seconds", "sampling.batch")

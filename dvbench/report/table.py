@@ -12,7 +12,7 @@ from dvbench.errors import UsageError
 from dvbench.report.costs import COSTS, spent
 from dvbench.report.groups import metrics_of
 from dvbench.report.labels import MAIN
-from dvbench.report.names import distinct
+from dvbench.report.names import TOLD, distinct
 
 if TYPE_CHECKING:
     from dvbench.estimate import Estimate
@@ -141,7 +141,7 @@ def _name(group: Group, notes: dict[str, int]) -> str:
     mark = _mark(group.remark, notes)
     run = record.run_id if len(record.run_id) <= 20 else f"…{record.run_id[-12:]}"
     name, *parts = group.name.split(", ")
-    apart = [part for part in parts if not part.startswith(("sampler.name=", "sampling.steps="))]  # ``how`` tells
+    apart = [part for part in parts if part.partition("=")[0] not in TOLD]
     how = f"{record.method.sampler}, {record.method.sample_steps} steps"
     return "\n".join([f"{name}{many}{mark}", *apart, how, run])
 
